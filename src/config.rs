@@ -1,0 +1,193 @@
+//! What several roles take from the command line or the environment, parsed once into typed values.
+//! Each role keeps its own flags beside its `run`; nothing else in the crate reads the environment.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Where Kafka is and which topics carry what. `librdkafka` options pass through.
+#[derive(Debug, Clone, clap::Args)]
+pub struct KafkaArgs {
+    /// Bootstrap servers, HOST:PORT[,HOST:PORT…].
+    #[arg(long = "kafka", env = "MODELMETER_KAFKA", value_name = "HOST:PORT")]
+    pub bootstrap: String,
+    #[command(flatten)]
+    pub topics: TopicArgs,
+    /// A librdkafka option, passed through; may be given more than once.
+    #[arg(short = 'X', long = "kafka-option", value_name = "KEY=VALUE")]
+    pub options: Vec<KafkaOption>,
+}
+
+/// The three topics. Tests and benchmarks use their own; users hardly ever do.
+#[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
+pub struct TopicArgs {
+    #[arg(long = "requests-topic", default_value = "modelmeter.requests", value_name = "TOPIC")]
+    pub requests: String,
+    #[arg(long = "replicas-topic", default_value = "modelmeter.replicas", value_name = "TOPIC")]
+    pub replicas: String,
+    #[arg(long = "dead-letters-topic", default_value = "modelmeter.dead-letters", value_name = "TOPIC")]
+    pub dead_letters: String,
+}
+
+/// One `key=value` for librdkafka.
+#[derive(Clone, PartialEq, Eq)]
+pub struct KafkaOption {
+    pub key: String,
+    pub value: String,
+}
+
+impl FromStr for KafkaOption {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once('=') {
+            Some((key, value)) if !key.is_empty() => Ok(Self {
+                key: key.to_owned(),
+                value: value.to_owned(),
+            }),
+            _ => Err(format!("{text:?} is not KEY=VALUE")),
+        }
+    }
+}
+
+/// Values may be secrets (`sasl.password`), so only the key is ever printed.
+impl fmt::Debug for KafkaOption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}=…", self.key)
+    }
+}
+
+/// Where ClickHouse is.
+#[derive(Clone, clap::Args)]
+pub struct StoreArgs {
+    /// ClickHouse's HTTP interface; `?database=` may name the database.
+    #[arg(long = "clickhouse", env = "MODELMETER_CLICKHOUSE", value_name = "URL")]
+    pub url: String,
+    /// The database; without it `?database=` of the URL, else `default`.
+    #[arg(long, env = "MODELMETER_DATABASE")]
+    pub database: Option<String>,
+    #[arg(long = "clickhouse-user", env = "MODELMETER_CLICKHOUSE_USER", default_value = "default", value_name = "USER")]
+    pub user: String,
+    #[arg(long = "clickhouse-password", env = "MODELMETER_CLICKHOUSE_PASSWORD", default_value = "", value_name = "PASSWORD", hide_env_values = true)]
+    pub password: String,
+}
+
+impl fmt::Debug for StoreArgs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreArgs")
+            .field("url", &self.url)
+            .field("database", &self.database)
+            .field("user", &self.user)
+            .finish_non_exhaustive()
+    }
+}
+
+/// ClickHouse's address with the database resolved: what every client of it is built from.
+#[derive(Clone)]
+pub struct StoreAddress {
+    /// `http://HOST:PORT`, nothing behind it.
+    pub origin: String,
+    /// `HOST:PORT`.
+    pub authority: String,
+    pub database: String,
+    pub user: String,
+    pub password: String,
+}
+
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreAddressError {
+    #[error("--clickhouse {0:?}: the URL must begin with http:// (TLS is not supported yet)")]
+    Scheme(String),
+    #[error("--clickhouse {0:?}: no host in the URL")]
+    NoHost(String),
+    #[error("database {0:?}: a name is letters, digits and underscores, not beginning with a digit")]
+    Database(String),
+}
+
+impl StoreArgs {
+    /// Resolves URL, flag and default into one address.
+    ///
+    /// # Errors
+    /// When the URL is not `http://HOST[:PORT]…` or the database is no plain identifier.
+    pub fn address(&self) -> Result<StoreAddress, StoreAddressError> {
+        let rest = self
+            .url
+            .strip_prefix("http://")
+            .ok_or_else(|| StoreAddressError::Scheme(self.url.clone()))?;
+        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let host = rest.split('/').next().unwrap_or_default();
+        if host.is_empty() {
+            return Err(StoreAddressError::NoHost(self.url.clone()));
+        }
+        let authority = match host.rsplit_once(':') {
+            Some((_, port)) if port.parse::<u16>().is_ok() => host.to_owned(),
+            _ => format!("{host}:8123"),
+        };
+        let from_url = query.split('&').find_map(|pair| pair.strip_prefix("database="));
+        let database = self.database.as_deref().or(from_url).unwrap_or("default");
+        if !is_identifier(database) {
+            return Err(StoreAddressError::Database(database.to_owned()));
+        }
+        Ok(StoreAddress {
+            origin: format!("http://{authority}"),
+            authority,
+            database: database.to_owned(),
+            user: self.user.clone(),
+            password: self.password.clone(),
+        })
+    }
+}
+
+/// A database name stands in statements, so only plain identifiers are taken.
+fn is_identifier(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
+        && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+impl StoreAddress {
+    /// A client of the `clickhouse` crate for this address: all reads and migrations go through it.
+    pub fn client(&self) -> clickhouse::Client {
+        clickhouse::Client::default()
+            .with_url(&self.origin)
+            .with_user(&self.user)
+            .with_password(&self.password)
+            .with_database(&self.database)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(url: &str, database: Option<&str>) -> StoreArgs {
+        StoreArgs {
+            url: url.to_owned(),
+            database: database.map(str::to_owned),
+            user: "default".to_owned(),
+            password: "secret".to_owned(),
+        }
+    }
+
+    #[test]
+    fn database_comes_from_flag_then_url_then_default() {
+        let of = |url, database| args(url, database).address().map(|a| a.database);
+        assert_eq!(of("http://h:1/?database=u", Some("f")).as_deref(), Ok("f"));
+        assert_eq!(of("http://h:1/?database=u", None).as_deref(), Ok("u"));
+        assert_eq!(of("http://h:1", None).as_deref(), Ok("default"));
+        assert_eq!(of("http://h:1", Some("a b")), Err(StoreAddressError::Database("a b".to_owned())));
+    }
+
+    #[test]
+    fn address_is_checked() {
+        assert_eq!(args("h:1", None).address().err(), Some(StoreAddressError::Scheme("h:1".to_owned())));
+        assert_eq!(args("http:///x", None).address().err(), Some(StoreAddressError::NoHost("http:///x".to_owned())));
+        assert_eq!(args("http://h", None).address().map(|a| a.authority).as_deref(), Ok("h:8123"));
+    }
+
+    #[test]
+    fn secrets_are_not_printed() {
+        let option: KafkaOption = "sasl.password=hunter2".parse().expect("key=value");
+        assert_eq!(format!("{option:?} {:?}", args("http://h", None)).contains("hunter2"), false);
+        assert!(!format!("{:?}", args("http://h", None)).contains("secret"));
+    }
+}
