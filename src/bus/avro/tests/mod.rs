@@ -6,3 +6,4 @@ mod fingerprints;
 mod oracle;
 mod registry;
 mod resolution;
+mod writers;
