@@ -5,3 +5,4 @@ pub mod parts;
 pub mod ports;
 pub mod probe;
 pub mod process;
+pub mod up;

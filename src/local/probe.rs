@@ -55,10 +55,11 @@ pub async fn http_status(port: u16, path: &str) -> Option<StatusCode> {
             .header("host", format!("127.0.0.1:{port}"))
             .body(Empty::<Bytes>::new())
             .ok()?;
-        tokio::select! {
-            answer = sender.send_request(request) => Some(answer.ok()?.status()),
-            _ = connection => None,
-        }
+        // The sender goes once it has its answer, and the connection ends then. Waiting for the
+        // first of both would lose an answer that comes together with the connection's end.
+        let answer = async move { sender.send_request(request).await };
+        let (answer, _) = tokio::join!(answer, connection);
+        Some(answer.ok()?.status())
     };
     timeout(ANSWER_DEADLINE, asked).await.ok()?
 }

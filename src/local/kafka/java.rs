@@ -57,6 +57,10 @@ impl Java {
             Ok(Err(source)) => return Err(unusable(source)),
             Err(_) => return Err(unusable(io::ErrorKind::TimedOut.into())),
         };
+        Self::judge(program, printed)
+    }
+
+    fn judge(program: PathBuf, printed: String) -> Result<Self, JavaError> {
         match major_version(&printed) {
             None => Err(JavaError::NoVersion { program, printed }),
             Some(version) if version < OLDEST_VERSION => {
@@ -95,7 +99,6 @@ fn major_version(printed: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn versions_are_read_in_both_styles() {
@@ -111,33 +114,21 @@ mod tests {
         assert_eq!(major_version("command not found"), None);
     }
 
-    /// A folder with a `bin/java` that prints what it is told to.
-    fn home_printing(line: &str) -> tempfile::TempDir {
-        let home = tempfile::tempdir().expect("a temporary folder");
-        let program = home.path().join("bin/java");
-        std::fs::create_dir(home.path().join("bin")).expect("a folder");
-        std::fs::write(&program, format!("#!/bin/sh\necho '{line}' >&2\n")).expect("a script");
-        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755))
-            .expect("executable");
-        home
-    }
-
     #[tokio::test]
     async fn an_old_or_absent_java_is_refused_with_its_reason() {
-        let old = home_printing("java version \"11.0.2\"");
-        assert!(matches!(
-            Java::find(Some(old.path())).await,
-            Err(JavaError::TooOld { version: 11, .. })
-        ));
-        let other = home_printing("coffee");
-        assert!(matches!(
-            Java::find(Some(other.path())).await,
-            Err(JavaError::NoVersion { .. })
-        ));
-        let none = tempfile::tempdir().expect("a temporary folder");
-        assert!(matches!(
-            Java::find(Some(none.path())).await,
-            Err(JavaError::Absent { .. })
-        ));
+        let judge = |printed: &str| Java::judge("java".into(), printed.to_owned());
+        assert!(judge("openjdk version \"17.0.15\"").is_ok());
+        let old = judge("java version \"11.0.2\"");
+        assert!(matches!(old, Err(JavaError::TooOld { version: 11, .. })));
+
+        let home = tempfile::tempdir().expect("a temporary folder");
+        let absent = Java::find(Some(home.path())).await;
+        assert!(matches!(absent, Err(JavaError::Absent { .. })));
+        std::fs::create_dir(home.path().join("bin")).expect("a folder");
+        std::os::unix::fs::symlink("/bin/echo", home.path().join("bin/java")).expect("a link");
+        let other = Java::find(Some(home.path())).await;
+        assert!(
+            matches!(other, Err(JavaError::NoVersion { printed, .. }) if printed == "-version\n")
+        );
     }
 }

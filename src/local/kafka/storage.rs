@@ -223,7 +223,7 @@ fn server_properties(data: &Path, ports: Ports) -> String {
         controller,
     } = ports;
     let mut text = String::new();
-    let settings: [(&str, &dyn std::fmt::Display); 24] = [
+    let settings: [(&str, &dyn std::fmt::Display); 26] = [
         ("process.roles", &"broker,controller"),
         ("node.id", &1),
         (
@@ -256,6 +256,10 @@ fn server_properties(data: &Path, ports: Ports) -> String {
         ("share.coordinator.state.topic.num.partitions", &1),
         ("share.coordinator.state.topic.replication.factor", &1),
         ("share.coordinator.state.topic.min.isr", &1),
+        // A killed broker is not let in again before its session has run out: 4 s instead of 9, and
+        // still longer than a busy machine holds a JVM up.
+        ("broker.session.timeout.ms", &4000),
+        ("broker.heartbeat.interval.ms", &500),
         ("num.network.threads", &2),
         ("num.io.threads", &4),
         ("log.cleaner.threads", &1),
