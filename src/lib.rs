@@ -6,3 +6,4 @@ pub mod core;
 pub mod local;
 pub mod processor;
 pub mod store;
+pub mod telemetry;

@@ -138,7 +138,12 @@ pub async fn applied(client: &Client) -> Result<Vec<Applied>, MigrateError> {
 /// When `before` holds a version that this build does not know, or another file under one it does.
 pub fn pending(before: &[Applied]) -> Result<Vec<Migration>, MigrateError> {
     let newest = MIGRATIONS[MIGRATIONS.len() - 1].version;
-    if let Some(newer) = before.iter().map(|a| a.version).max().filter(|v| *v > newest) {
+    if let Some(newer) = before
+        .iter()
+        .map(|a| a.version)
+        .max()
+        .filter(|v| *v > newest)
+    {
         return Err(MigrateError::DatabaseNewer {
             found: newer,
             known: newest,
@@ -201,7 +206,10 @@ async fn create_database(address: &StoreAddress) -> Result<bool, MigrateError> {
         return Ok(false);
     }
     client
-        .query(&format!("CREATE DATABASE IF NOT EXISTS {}", address.database))
+        .query(&format!(
+            "CREATE DATABASE IF NOT EXISTS {}",
+            address.database
+        ))
         .execute()
         .await
         .map_err(doing("creating the database"))?;
@@ -222,7 +230,9 @@ async fn check_engines(client: &Client) -> Result<(), MigrateError> {
         .await
         .map_err(doing("listing the tables"))?;
     for (name, wanted) in created_objects() {
-        let other = present.iter().find(|o| o.name == name && o.engine != wanted);
+        let other = present
+            .iter()
+            .find(|o| o.name == name && o.engine != wanted);
         if let Some(Object { engine, .. }) = other {
             return Err(MigrateError::Engine {
                 name,
@@ -242,9 +252,15 @@ async fn single_target(client: &Client) -> Result<(Target, Vec<&'static str>), M
         .await
         .map_err(doing("reading the table settings"))?;
     let is_known = |name: &&str| known.iter().any(|k| k == name);
-    let (settings, left_out): (Vec<_>, Vec<_>) = TABLE_SETTINGS.iter().map(|(name, _)| *name).partition(is_known);
+    let (settings, left_out): (Vec<_>, Vec<_>) = TABLE_SETTINGS
+        .iter()
+        .map(|(name, _)| *name)
+        .partition(is_known);
     for setting in &left_out {
-        tracing::warn!(setting, "table setting left out: the server does not know it");
+        tracing::warn!(
+            setting,
+            "table setting left out: the server does not know it"
+        );
     }
     Ok((Target::Single { settings }, left_out))
 }
@@ -307,7 +323,11 @@ mod tests {
     #[test]
     fn what_is_missing_is_pending_in_order() {
         let before: Vec<Applied> = MIGRATIONS[..3].iter().map(remembered).collect();
-        let labels: Vec<u32> = pending(&before).expect("fits").iter().map(|m| m.version).collect();
+        let labels: Vec<u32> = pending(&before)
+            .expect("fits")
+            .iter()
+            .map(|m| m.version)
+            .collect();
         assert_eq!(labels, [4, 5, 6, 7, 8, 9]);
     }
 
@@ -316,7 +336,16 @@ mod tests {
         let mut newer = remembered(&MIGRATIONS[0]);
         newer.version = 4711;
         let error = pending(&[newer]).expect_err("is newer");
-        assert!(matches!(error, MigrateError::DatabaseNewer { found: 4711, known: 9 }), "{error}");
+        assert!(
+            matches!(
+                error,
+                MigrateError::DatabaseNewer {
+                    found: 4711,
+                    known: 9
+                }
+            ),
+            "{error}"
+        );
     }
 
     #[test]
@@ -324,6 +353,9 @@ mod tests {
         let mut changed = remembered(&MIGRATIONS[1]);
         changed.checksum = "0".repeat(32);
         let error = pending(&[remembered(&MIGRATIONS[0]), changed]).expect_err("is changed");
-        assert!(error.to_string().contains("0002_requests_by_replica"), "{error}");
+        assert!(
+            error.to_string().contains("0002_requests_by_replica"),
+            "{error}"
+        );
     }
 }

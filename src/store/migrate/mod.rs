@@ -68,7 +68,11 @@ pub async fn run(args: MigrateArgs) -> anyhow::Result<()> {
         MigrateCommand::Up(up) => run_up(up).await,
         MigrateCommand::Status(status) => run_status(&status).await,
         MigrateCommand::Print(print) => {
-            let text = if print.docs { docs::markdown() } else { print_sql(print.cluster) };
+            let text = if print.docs {
+                docs::markdown()
+            } else {
+                print_sql(print.cluster)
+            };
             print!("{text}");
             Ok(())
         }
@@ -77,14 +81,19 @@ pub async fn run(args: MigrateArgs) -> anyhow::Result<()> {
 
 async fn run_up(args: UpArgs) -> anyhow::Result<()> {
     let address = args.store.address()?;
-    let report = apply::up(&address).await.with_context(|| format!("database {}", address.database))?;
+    let report = apply::up(&address)
+        .await
+        .with_context(|| format!("database {}", address.database))?;
     tell_database(&address.database, &report);
     if let Some(kafka) = &args.kafka {
         let plan = TopicPlan {
             partitions: args.partitions,
             replication_factor: args.replication_factor,
         };
-        topics::ensure(kafka, plan).await?.iter().for_each(tell_topic);
+        topics::ensure(kafka, plan)
+            .await?
+            .iter()
+            .for_each(tell_topic);
     }
     Ok(())
 }
@@ -109,7 +118,10 @@ fn tell_database(database: &str, report: &UpReport) {
 
 fn tell_topic(report: &TopicReport) {
     let done = if report.created { "created" } else { "checked" };
-    println!("topic {}: {done}, {} partitions", report.topic, report.partitions);
+    println!(
+        "topic {}: {done}, {} partitions",
+        report.topic, report.partitions
+    );
     for remark in &report.remarks {
         println!("topic {}: kept as it is with {remark}", report.topic);
     }
@@ -120,7 +132,11 @@ async fn run_status(args: &StatusArgs) -> anyhow::Result<()> {
     let applied = apply::applied(&address.client()).await?;
     for migration in &MIGRATIONS {
         let row = applied.iter().find(|a| a.version == migration.version);
-        println!("{}: {}", migration.label(), row.map_or("pending".to_owned(), describe));
+        println!(
+            "{}: {}",
+            migration.label(),
+            row.map_or("pending".to_owned(), describe)
+        );
     }
     let pending = apply::pending(&applied)?;
     println!("database {}: {} pending", address.database, pending.len());
