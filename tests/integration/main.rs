@@ -1,0 +1,5 @@
+//! The integration tests: one binary.
+mod engine;
+mod migrate;
+mod tiers;
+mod views;
