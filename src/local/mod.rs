@@ -1,1 +1,2 @@
-//! local
+//! The real parts on one machine, run by this program: the ClickHouse engine.
+pub mod clickhouse;
