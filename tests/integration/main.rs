@@ -2,4 +2,5 @@
 mod engine;
 mod migrate;
 mod tiers;
+mod topics;
 mod views;

@@ -5,21 +5,35 @@ use std::process::Command;
 
 use modelmeter::config::StoreAddress;
 use modelmeter::store::migrate::apply::{self, MigrateError};
-use modelmeter::store::migrate::files::{BOOKKEEPING, MIGRATIONS, TABLE_SETTINGS, Target, created_objects};
+use modelmeter::store::migrate::files::{
+    BOOKKEEPING, MIGRATIONS, TABLE_SETTINGS, Target, created_objects,
+};
 
 use crate::engine::{execute, new_database, rows, whole};
 
 fn modelmeter(args: &[&str]) -> (bool, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_modelmeter")).args(args).output().expect("it runs");
+    let output = Command::new(env!("CARGO_BIN_EXE_modelmeter"))
+        .args(args)
+        .output()
+        .expect("it runs");
     let text = [output.stdout, output.stderr].concat();
-    (output.status.success(), String::from_utf8(text).expect("text"))
+    (
+        output.status.success(),
+        String::from_utf8(text).expect("text"),
+    )
 }
 
 /// Every object with its definition, and what is remembered.
 async fn everything(address: &StoreAddress) -> Vec<String> {
-    let sql = format!("SELECT name, create_table_query AS sql FROM system.tables WHERE database = '{}' ORDER BY name", address.database);
+    let sql = format!(
+        "SELECT name, create_table_query AS sql FROM system.tables WHERE database = '{}' ORDER BY name",
+        address.database
+    );
     let objects = rows(&address.client(), &sql).await;
-    objects.iter().map(|o| format!("{} {}", o["name"], o["sql"])).collect()
+    objects
+        .iter()
+        .map(|o| format!("{} {}", o["name"], o["sql"]))
+        .collect()
 }
 
 #[tokio::test]
@@ -27,12 +41,18 @@ async fn up_applies_once_and_then_nothing() {
     let address = new_database();
     let first = apply::up(&address).await.expect("applies");
     assert!(first.database_created);
-    assert_eq!((first.applied_before, first.applied_now.len()), (0, MIGRATIONS.len()));
+    assert_eq!(
+        (first.applied_before, first.applied_now.len()),
+        (0, MIGRATIONS.len())
+    );
     assert_eq!(first.settings_left_out, [""; 0]);
     let made = everything(&address).await;
     let again = apply::up(&address).await.expect("applies");
     assert!(!again.database_created);
-    assert_eq!((again.applied_before, again.applied_now.len()), (MIGRATIONS.len(), 0));
+    assert_eq!(
+        (again.applied_before, again.applied_now.len()),
+        (MIGRATIONS.len(), 0)
+    );
     assert_eq!(everything(&address).await, made);
     apply::check(&address.client()).await.expect("is current");
 }
@@ -42,12 +62,17 @@ async fn tables_have_every_setting_that_exactness_needs() {
     let address = new_database();
     apply::up(&address).await.expect("applies");
     let made = everything(&address).await;
-    let tables: Vec<&String> = made.iter().filter(|o| o.contains("AggregatingMergeTree")).collect();
+    let tables: Vec<&String> = made
+        .iter()
+        .filter(|o| o.contains("AggregatingMergeTree"))
+        .collect();
     assert_eq!(tables.len(), 10);
     for table in tables {
         for (name, value) in TABLE_SETTINGS {
             let quoted = value.replace('\'', "\\'");
-            let there = [value, &quoted].iter().any(|v| table.contains(&format!("{name} = {v}")));
+            let there = [value, &quoted]
+                .iter()
+                .any(|v| table.contains(&format!("{name} = {v}")));
             assert!(there, "{name} is missing in {table}");
         }
     }
@@ -60,7 +85,10 @@ async fn two_at_once_leave_each_migration_once() {
     one.expect("applies");
     other.expect("applies");
     let remembered = apply::applied(&address.client()).await.expect("is read");
-    assert_eq!(remembered.iter().map(|a| a.version).collect::<Vec<_>>(), (1..=MIGRATIONS.len() as u32).collect::<Vec<_>>());
+    assert_eq!(
+        remembered.iter().map(|a| a.version).collect::<Vec<_>>(),
+        (1..=MIGRATIONS.len() as u32).collect::<Vec<_>>()
+    );
 }
 
 #[tokio::test]
@@ -82,12 +110,19 @@ async fn what_was_cut_short_is_finished() {
 async fn a_database_of_a_newer_build_is_refused_and_left_alone() {
     let address = new_database();
     apply::up(&address).await.expect("applies");
-    let sql = "INSERT INTO modelmeter_migrations (version, name, checksum) VALUES (999, 'later', 'x')";
+    let sql =
+        "INSERT INTO modelmeter_migrations (version, name, checksum) VALUES (999, 'later', 'x')";
     execute(&address.client(), sql).await;
     let before = everything(&address).await;
-    for result in [apply::up(&address).await.map(|_| ()), apply::check(&address.client()).await] {
+    for result in [
+        apply::up(&address).await.map(|_| ()),
+        apply::check(&address.client()).await,
+    ] {
         let error = result.expect_err("is refused");
-        assert!(matches!(error, MigrateError::DatabaseNewer { found: 999, .. }), "{error}");
+        assert!(
+            matches!(error, MigrateError::DatabaseNewer { found: 999, .. }),
+            "{error}"
+        );
     }
     assert_eq!(everything(&address).await, before);
 }
@@ -101,7 +136,10 @@ async fn an_applied_migration_that_changed_is_refused() {
     let sql = "INSERT INTO modelmeter_migrations (version, name, checksum) VALUES (1, 'requests', 'other')";
     execute(&client, sql).await;
     let error = apply::up(&address).await.expect_err("is refused");
-    assert!(matches!(&error, MigrateError::Changed { label, .. } if label == "0001_requests"), "{error}");
+    assert!(
+        matches!(&error, MigrateError::Changed { label, .. } if label == "0001_requests"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -109,13 +147,30 @@ async fn somebody_elses_tables_are_left_alone() {
     for object in ["cpu", "requests_10s"] {
         let address = new_database();
         let client = address.client();
-        execute(&client.clone().with_database("default"), &format!("CREATE DATABASE {}", address.database)).await;
-        execute(&client, &format!("CREATE TABLE {object} (x UInt8) ENGINE = MergeTree ORDER BY x")).await;
+        execute(
+            &client.clone().with_database("default"),
+            &format!("CREATE DATABASE {}", address.database),
+        )
+        .await;
+        execute(
+            &client,
+            &format!("CREATE TABLE {object} (x UInt8) ENGINE = MergeTree ORDER BY x"),
+        )
+        .await;
         execute(&client, &format!("INSERT INTO {object} VALUES (7)")).await;
         let error = apply::up(&address).await.expect_err("is refused");
-        assert!(matches!(&error, MigrateError::Engine { name, .. } if name == object), "{error}");
+        assert!(
+            matches!(&error, MigrateError::Engine { name, .. } if name == object),
+            "{error}"
+        );
         assert_eq!(everything(&address).await.len(), 1);
-        assert_eq!(whole(&rows(&client, &format!("SELECT x FROM {object}")).await[0], "x"), 7);
+        assert_eq!(
+            whole(
+                &rows(&client, &format!("SELECT x FROM {object}")).await[0],
+                "x"
+            ),
+            7
+        );
     }
 }
 
@@ -127,13 +182,24 @@ async fn the_constraints_keep_ledger_and_data_apart() {
     let tables = rows(&client, "SELECT name FROM system.tables WHERE database = currentDatabase() AND match(name, '^re.*_(10s|1m|1h)$')").await;
     assert_eq!(tables.len(), 8);
     for table in tables.iter().map(|t| t["name"].as_str().expect("a name")) {
-        let counted = if table.starts_with("replicas") { "samples" } else { "requests" };
-        for (deployment, window, ledger, count) in [("", 0, "", 0), ("d", 0, "t/1", 0), ("", 10, "t/1", 0), ("", 0, "t/1", 1)] {
+        let counted = if table.starts_with("replicas") {
+            "samples"
+        } else {
+            "requests"
+        };
+        for (deployment, window, ledger, count) in [
+            ("", 0, "", 0),
+            ("d", 0, "t/1", 0),
+            ("", 10, "t/1", 0),
+            ("", 0, "t/1", 1),
+        ] {
             let sql = format!(
                 "INSERT INTO {table} (ingested, deployment_id, window_start, kafka_partition, ledger, {counted}) \
                  VALUES (today(), '{deployment}', {window}, 0, '{ledger}', {count})"
             );
-            let error = crate::engine::try_execute(&client, &sql).await.expect_err(&sql);
+            let error = crate::engine::try_execute(&client, &sql)
+                .await
+                .expect_err(&sql);
             assert!(error.contains("VIOLATED_CONSTRAINT"), "{error}");
         }
     }
@@ -145,7 +211,12 @@ async fn the_clusters_sql_is_sql() {
     let cluster = Target::Cluster("prod".parse().expect("a name"));
     for migration in [BOOKKEEPING].iter().chain(&MIGRATIONS) {
         for statement in migration.statements(&cluster) {
-            let text: String = client.query("SELECT formatQuery(?)").bind(&statement).fetch_one().await.expect(&statement);
+            let text: String = client
+                .query("SELECT formatQuery(?)")
+                .bind(&statement)
+                .fetch_one()
+                .await
+                .expect(&statement);
             assert!(text.contains("ON CLUSTER"), "{text}");
         }
     }
@@ -154,13 +225,24 @@ async fn the_clusters_sql_is_sql() {
 #[tokio::test]
 async fn the_command_says_what_it_did_and_prints_what_it_would() {
     let address = new_database();
-    let store = ["--clickhouse", &address.origin, "--database", &address.database];
+    let store = [
+        "--clickhouse",
+        &address.origin,
+        "--database",
+        &address.database,
+    ];
     let (ok, text) = modelmeter(&[&["migrate", "status"], &store[..]].concat());
     assert!(ok && text.contains("0001_requests: pending"), "{text}");
     let (ok, text) = modelmeter(&[&["migrate", "up"], &store[..]].concat());
-    assert!(ok && text.contains("9 of 9 migrations applied, 9 of them now"), "{text}");
+    assert!(
+        ok && text.contains("9 of 9 migrations applied, 9 of them now"),
+        "{text}"
+    );
     let (ok, text) = modelmeter(&[&["migrate", "status"], &store[..]].concat());
-    assert!(ok && text.contains("0 pending") && text.contains("0009_gpu: applied"), "{text}");
+    assert!(
+        ok && text.contains("0 pending") && text.contains("0009_gpu: applied"),
+        "{text}"
+    );
     let (ok, text) = modelmeter(&["migrate", "print", "--docs"]);
     assert!(ok && text.contains("| end_to_end_p99_ms | ms | "), "{text}");
     let (ok, text) = modelmeter(&["migrate", "print", "--cluster", "a'b"]);
@@ -173,14 +255,22 @@ async fn what_is_printed_makes_what_up_makes() {
     apply::up(&by_up).await.expect("applies");
     let by_hand = new_database();
     let client = by_hand.client();
-    execute(&client.clone().with_database("default"), &format!("CREATE DATABASE {}", by_hand.database)).await;
+    execute(
+        &client.clone().with_database("default"),
+        &format!("CREATE DATABASE {}", by_hand.database),
+    )
+    .await;
     let (ok, sql) = modelmeter(&["migrate", "print"]);
     assert!(ok, "{sql}");
     for statement in sql.split(";\n\n").map(str::trim).filter(|s| !s.is_empty()) {
         execute(&client, statement).await;
     }
     apply::check(&client).await.expect("is current");
-    let printed: Vec<String> = everything(&by_hand).await.iter().map(|o| o.replace(&by_hand.database, &by_up.database)).collect();
+    let printed: Vec<String> = everything(&by_hand)
+        .await
+        .iter()
+        .map(|o| o.replace(&by_hand.database, &by_up.database))
+        .collect();
     assert_eq!(printed, everything(&by_up).await);
     assert_eq!(created_objects().len() + 1, printed.len());
 }

@@ -6,7 +6,13 @@ use modelmeter::store::migrate::docs;
 
 use crate::engine::{execute, migrated, number, rows, whole};
 
-const VIEWS: [&str; 5] = ["inference_volume", "response_time", "replicas", "cpu", "gpu"];
+const VIEWS: [&str; 5] = [
+    "inference_volume",
+    "response_time",
+    "replicas",
+    "cpu",
+    "gpu",
+];
 
 /// Seconds by which the coarser tables lag at most.
 const LAG: u64 = 120;
@@ -19,7 +25,10 @@ fn call(view: &str, deployment: &str, start: u64, stop: u64, step: u64) -> Strin
 }
 
 async fn now(client: &Client) -> u64 {
-    whole(&rows(client, "SELECT toUnixTimestamp(now()) AS now").await[0], "now")
+    whole(
+        &rows(client, "SELECT toUnixTimestamp(now()) AS now").await[0],
+        "now",
+    )
 }
 
 /// `requests` in every window of a tier between two times.
@@ -70,12 +79,27 @@ async fn the_youngest_windows_come_from_the_finest_table() {
     let client = migrated().await;
     let day = now(&client).await / 86_400 * 86_400;
     fill_tellingly(&client, day - 86_400, day + 2 * 86_400).await;
-    for (step, tier, coarse) in [(60, 60, 1_000), (120, 60, 1_000), (3_600, 3_600, 1_000_000), (7_200, 3_600, 1_000_000)] {
+    for (step, tier, coarse) in [
+        (60, 60, 1_000),
+        (120, 60, 1_000),
+        (3_600, 3_600, 1_000_000),
+        (7_200, 3_600, 1_000_000),
+    ] {
         // The cut moves; an answer that was given on both sides of it is asked for again.
         let (cut, got) = loop {
             let before = (now(&client).await - LAG) / tier * tier;
-            let view = call("inference_volume", "d", before - 5 * step, before + 5 * step, step);
-            let got = rows(&client, &format!("SELECT toUnixTimestamp(t) AS at, * FROM {view}")).await;
+            let view = call(
+                "inference_volume",
+                "d",
+                before - 5 * step,
+                before + 5 * step,
+                step,
+            );
+            let got = rows(
+                &client,
+                &format!("SELECT toUnixTimestamp(t) AS at, * FROM {view}"),
+            )
+            .await;
             if (now(&client).await - LAG) / tier * tier == before {
                 break (before, got);
             }
@@ -85,7 +109,11 @@ async fn the_youngest_windows_come_from_the_finest_table() {
             let t = whole(&row, "at");
             let old = cut.clamp(t, t + step) - t;
             let expected = old / tier * coarse + (step - old) / 10;
-            assert_eq!(whole(&row, "requests"), expected, "step {step}, cut at {cut}: {row:?}");
+            assert_eq!(
+                whole(&row, "requests"),
+                expected,
+                "step {step}, cut at {cut}: {row:?}"
+            );
         }
     }
 }
@@ -94,17 +122,35 @@ async fn the_youngest_windows_come_from_the_finest_table() {
 async fn the_last_step_is_as_long_as_it_lies_in_the_past() {
     let client = migrated().await;
     let start = now(&client).await;
-    fill(&client, "10s", 10, start / 10 * 10 - 600..start / 10 * 10 + 600, 7).await;
+    fill(
+        &client,
+        "10s",
+        10,
+        start / 10 * 10 - 600..start / 10 * 10 + 600,
+        7,
+    )
+    .await;
     let before = now(&client).await;
     let view = call("inference_volume", "d", before - 300, before + 300, 10);
-    let got = rows(&client, &format!("SELECT toUnixTimestamp(t) AS at, * FROM {view}")).await;
+    let got = rows(
+        &client,
+        &format!("SELECT toUnixTimestamp(t) AS at, * FROM {view}"),
+    )
+    .await;
     let after = now(&client).await;
     let mut n_partial = 0;
     for row in got {
         let (t, seconds) = (whole(&row, "at"), whole(&row, "seconds"));
         let length = |now: u64| (t + 10).min(now).saturating_sub(t).max(1);
-        assert!((length(before)..=length(after)).contains(&seconds), "{row:?} between {before} and {after}");
-        assert_eq!(number(&row, "rps_2xx"), Some(7.0 / seconds as f64), "{row:?}");
+        assert!(
+            (length(before)..=length(after)).contains(&seconds),
+            "{row:?} between {before} and {after}"
+        );
+        assert_eq!(
+            number(&row, "rps_2xx"),
+            Some(7.0 / seconds as f64),
+            "{row:?}"
+        );
         n_partial += usize::from(seconds < 10);
     }
     assert!(n_partial >= 30, "steps of the future are one second long");
@@ -122,7 +168,9 @@ async fn unknown_is_null_and_zero_is_zero() {
     )
     .await;
     let sample = |replica: &str, covered: u32| {
-        format!("(today(), 'd', '{replica}', {OLD}, 0, '', 1, 10000000, 0, {covered}, 0, 0, {covered}, 0, {covered})")
+        format!(
+            "(today(), 'd', '{replica}', {OLD}, 0, '', 1, 10000000, 0, {covered}, 0, 0, {covered}, 0, {covered})"
+        )
     };
     // Of the two, one read an idle CPU and GPU, the other nothing; a third was only counted here, and
     // its interval lies elsewhere.
@@ -139,13 +187,26 @@ async fn unknown_is_null_and_zero_is_zero() {
         ),
     )
     .await;
-    let ask = async |view| rows(&client, &format!("SELECT * FROM {}", call(view, "d", OLD, OLD + 30, 10))).await;
+    let ask = async |view| {
+        rows(
+            &client,
+            &format!("SELECT * FROM {}", call(view, "d", OLD, OLD + 30, 10)),
+        )
+        .await
+    };
     let times = ask("response_time").await;
-    assert!(times.len() == 1 && number(&times[0], "queue_p99_ms").is_none(), "{times:?}");
+    assert!(
+        times.len() == 1 && number(&times[0], "queue_p99_ms").is_none(),
+        "{times:?}"
+    );
     let volume = ask("inference_volume").await;
     assert_eq!(number(&volume[0], "rps_5xx"), Some(0.0));
     let replicas = ask("replicas").await;
-    assert_eq!((replicas.len(), number(&replicas[0], "active")), (1, Some(2.0)), "{replicas:?}");
+    assert_eq!(
+        (replicas.len(), number(&replicas[0], "active")),
+        (1, Some(2.0)),
+        "{replicas:?}"
+    );
     assert_eq!(number(&replicas[0], "starting"), Some(0.0));
     let cpu = ask("cpu").await;
     assert_eq!((cpu.len(), whole(&cpu[0], "replicas")), (1, 2), "{cpu:?}");
@@ -176,10 +237,20 @@ async fn ledger_rows_are_no_data_and_neither_is_what_nobody_sent() {
         for deployment in ["", "nobody"] {
             // Times below 10,000 s are not read as such by the engine; the range reaches 1970 by its step.
             let view = call(view, deployment, 10_000, 20_000, 864_000);
-            assert!(rows(&client, &format!("SELECT * FROM {view}")).await.is_empty(), "{view}");
+            assert!(
+                rows(&client, &format!("SELECT * FROM {view}"))
+                    .await
+                    .is_empty(),
+                "{view}"
+            );
         }
         let backwards = call(view, "d", OLD + 60, OLD, 10);
-        assert!(rows(&client, &format!("SELECT * FROM {backwards}")).await.is_empty(), "{backwards}");
+        assert!(
+            rows(&client, &format!("SELECT * FROM {backwards}"))
+                .await
+                .is_empty(),
+            "{backwards}"
+        );
     }
 }
 
@@ -192,12 +263,21 @@ async fn a_view_reads_what_it_needs_and_no_more() {
     fill(&client, "1m", 60, OLD..OLD + 3_000_000, 1).await;
     for (step, at_least) in [(10, 8_192), (60, 144), (3_600, 0)] {
         let view = call("response_time", "d", OLD + 600_000, OLD + 608_640, step);
-        let mut cursor = client.query(&format!("SELECT * FROM {view}")).fetch_bytes("JSON").expect("a query");
-        let answer: serde_json::Value = serde_json::from_slice(&cursor.collect().await.expect("an answer")).expect("JSON");
-        let n_read = answer["statistics"]["rows_read"].as_u64().expect("rows_read");
+        let mut cursor = client
+            .query(&format!("SELECT * FROM {view}"))
+            .fetch_bytes("JSON")
+            .expect("a query");
+        let answer: serde_json::Value =
+            serde_json::from_slice(&cursor.collect().await.expect("an answer")).expect("JSON");
+        let n_read = answer["statistics"]["rows_read"]
+            .as_u64()
+            .expect("rows_read");
         let most = if step == 3_600 { 10 } else { AT_MOST };
         assert!(n_read <= most, "step {step} reads {n_read} rows");
-        assert!(n_read >= at_least.min(864), "step {step} reads {n_read} rows");
+        assert!(
+            n_read >= at_least.min(864),
+            "step {step} reads {n_read} rows"
+        );
     }
 }
 
@@ -207,18 +287,36 @@ async fn the_comment_defines_each_column_in_its_place() {
     for doc in docs::views() {
         let view = call(&doc.name, "d", OLD, OLD + 60, 10);
         let described = rows(&client, &format!("DESCRIBE (SELECT * FROM {view})")).await;
-        let columns: Vec<&str> = described.iter().map(|r| r["name"].as_str().expect("a name")).collect();
+        let columns: Vec<&str> = described
+            .iter()
+            .map(|r| r["name"].as_str().expect("a name"))
+            .collect();
         let defined: Vec<&str> = doc.columns.iter().map(|c| c.name.as_str()).collect();
         assert_eq!(columns, defined, "{}", doc.name);
-        let sql = format!("SELECT comment FROM system.tables WHERE database = currentDatabase() AND name = '{}'", doc.name);
-        let comment = rows(&client, &sql).await.remove(0)["comment"].as_str().expect("a comment").to_owned();
+        let sql = format!(
+            "SELECT comment FROM system.tables WHERE database = currentDatabase() AND name = '{}'",
+            doc.name
+        );
+        let comment = rows(&client, &sql).await.remove(0)["comment"]
+            .as_str()
+            .expect("a comment")
+            .to_owned();
         for column in &doc.columns {
-            assert!(comment.contains(&format!("\n{}", column.name)) && comment.contains(&column.meaning), "{comment}");
+            assert!(
+                comment.contains(&format!("\n{}", column.name))
+                    && comment.contains(&column.meaning),
+                "{comment}"
+            );
         }
         for row in &described {
-            let nullable = row["type"].as_str().expect("a type").starts_with("Nullable");
+            let nullable = row["type"]
+                .as_str()
+                .expect("a type")
+                .starts_with("Nullable");
             let column = row["name"].as_str().expect("a name");
-            let is_reading = ["_ms", "_avg", "_max"].iter().any(|suffix| column.ends_with(suffix));
+            let is_reading = ["_ms", "_avg", "_max"]
+                .iter()
+                .any(|suffix| column.ends_with(suffix));
             assert_eq!(nullable, is_reading, "{} {column}", doc.name);
         }
     }

@@ -8,14 +8,22 @@ use clickhouse::Client;
 
 use crate::engine::{execute, migrated, number, rows, try_rows, whole};
 
-const VIEWS: [&str; 5] = ["inference_volume", "response_time", "replicas", "cpu", "gpu"];
+const VIEWS: [&str; 5] = [
+    "inference_volume",
+    "response_time",
+    "replicas",
+    "cpu",
+    "gpu",
+];
 
 /// (table suffix, window in seconds)
 const TIERS: [(&str, i64); 3] = [("10s", 10), ("1m", 60), ("1h", 3600)];
 
 /// Every way in which a step meets a tier: the tier itself, a multiple, and what only a finer one
 /// divides.
-const STEPS: [i64; 12] = [10, 20, 30, 60, 90, 120, 300, 3600, 5400, 7200, 86_400, 864_000];
+const STEPS: [i64; 12] = [
+    10, 20, 30, 60, 90, 120, 300, 3600, 5400, 7200, 86_400, 864_000,
+];
 
 /// 2023-11-14T22:13:30Z: aligned to 10 s and to nothing coarser.
 const BASE: i64 = 1_700_000_010;
@@ -63,7 +71,13 @@ const CLASSES: [(&str, &str); 5] = [
     ("status_other", "rps_other"),
     ("unclassified", "rps_unclassified"),
 ];
-const READINGS: [&str; 5] = ["end_to_end", "inference", "first_byte", "queue", "cold_start"];
+const READINGS: [&str; 5] = [
+    "end_to_end",
+    "inference",
+    "first_byte",
+    "queue",
+    "cold_start",
+];
 
 fn requests(random: &mut Random, n: usize) -> Vec<Request> {
     (0..n)
@@ -92,21 +106,32 @@ async fn insert_requests(client: &Client, deployment: &str, requests: &[Request]
     for (tier, width) in TIERS {
         let mut windows: BTreeMap<(i64, usize), Vec<&Request>> = BTreeMap::new();
         for (i, request) in requests.iter().enumerate() {
-            windows.entry((request.at - request.at % width, i % 2)).or_default().push(request);
+            windows
+                .entry((request.at - request.at % width, i % 2))
+                .or_default()
+                .push(request);
         }
         let values: Vec<String> = windows
             .iter()
-            .map(|((window, half), of)| format!("(today(), '{deployment}', {window}, {half}, '', {})", request_values(of)))
+            .map(|((window, half), of)| format!("({window}, {half}, {})", request_values(of)))
             .collect();
-        let classes: Vec<&str> = CLASSES.iter().map(|(c, _)| *c).collect();
+        let classes = CLASSES.map(|(class, _)| class);
+        let counts = format!("requests, client_gone, cold_starts, {}", classes.join(", "));
+        let structure = format!(
+            "window UInt32, half UInt32, {} UInt64, {} Array(Float64)",
+            counts.replace(',', " UInt64,"),
+            READINGS.join(" Array(Float64), ")
+        );
+        let states = READINGS
+            .map(|r| format!("arrayReduce('quantilesDDState(0.01, 0.5, 0.9, 0.95, 0.99)', {r})"));
         for chunk in values.chunks(400) {
             execute(
                 client,
                 &format!(
-                    "INSERT INTO requests_{tier} (ingested, deployment_id, window_start, kafka_partition, ledger, \
-                     requests, client_gone, cold_starts, {}, {}) VALUES {}",
-                    classes.join(", "),
+                    "INSERT INTO requests_{tier} (ingested, deployment_id, window_start, kafka_partition, ledger, {counts}, {}) \
+                     SELECT today(), '{deployment}', window, half, '', {counts}, {} FROM values('{structure}', {})",
                     READINGS.join(", "),
+                    states.join(", "),
                     chunk.join(", ")
                 ),
             )
@@ -117,11 +142,19 @@ async fn insert_requests(client: &Client, deployment: &str, requests: &[Request]
 
 fn request_values(of: &[&Request]) -> String {
     let count = |keep: &dyn Fn(&Request) -> bool| of.iter().filter(|r| keep(r)).count().to_string();
-    let mut values = vec![of.len().to_string(), count(&|r| r.client_gone), count(&|r| r.cold)];
+    let mut values = vec![
+        of.len().to_string(),
+        count(&|r| r.client_gone),
+        count(&|r| r.cold),
+    ];
     values.extend((0..5).map(|class| count(&|r| r.class == class)));
     values.extend((0..5).map(|reading| {
-        let us: Vec<String> = of.iter().filter_map(|r| r.readings[reading]).map(|us| us.to_string()).collect();
-        format!("arrayReduce('quantilesDDState(0.01, 0.5, 0.9, 0.95, 0.99)', [{}]::Array(Float64))", us.join(", "))
+        let us: Vec<String> = of
+            .iter()
+            .filter_map(|r| r.readings[reading])
+            .map(|us| us.to_string())
+            .collect();
+        format!("[{}]", us.join(", "))
     }));
     values.join(", ")
 }
@@ -132,14 +165,26 @@ async fn a_wrong_step_is_an_error_even_without_rows() {
     for view in VIEWS {
         for what in ["*", "t", "count()"] {
             for step in [0, 1, 5, 15, 61, 3605] {
-                let sql = format!("SELECT {what} FROM {}", call(view, "nobody", BASE, BASE + 60, step));
+                let sql = format!(
+                    "SELECT {what} FROM {}",
+                    call(view, "nobody", BASE, BASE + 60, step)
+                );
                 let error = try_rows(&client, &sql).await.expect_err(&sql);
-                assert!(error.contains("step must be a positive multiple of 10"), "{sql}: {error}");
+                assert!(
+                    error.contains("step must be a positive multiple of 10"),
+                    "{sql}: {error}"
+                );
             }
         }
-        let sql = format!("SELECT * FROM {}", call(view, "nobody", BASE, BASE + 60, 10));
+        let sql = format!(
+            "SELECT * FROM {}",
+            call(view, "nobody", BASE, BASE + 60, 10)
+        );
         assert!(rows(&client, &sql).await.is_empty(), "{sql}");
-        let negative = format!("SELECT * FROM {}", call(view, "nobody", BASE, BASE + 60, -10));
+        let negative = format!(
+            "SELECT * FROM {}",
+            call(view, "nobody", BASE, BASE + 60, -10)
+        );
         try_rows(&client, &negative).await.expect_err(&negative);
     }
 }
@@ -151,11 +196,25 @@ async fn requests_add_up_at_every_step() {
     insert_requests(&client, "d", &all).await;
     insert_requests(&client, "another", &requests(&mut Random(8), 50)).await;
     for step in STEPS {
-        for (start, stop) in [(BASE, BASE + SPAN), (BASE + 1, BASE + 4321), (BASE + 3599, BASE + 3601), (BASE, BASE)] {
+        for (start, stop) in [
+            (BASE, BASE + SPAN),
+            (BASE + 1, BASE + 4321),
+            (BASE + 3599, BASE + 3601),
+            (BASE, BASE),
+        ] {
             let mut steps: BTreeMap<i64, Vec<&Request>> = BTreeMap::new();
-            let (first, last) = (start.div_euclid(step) * step, (stop + step - 1).div_euclid(step) * step);
-            for request in all.iter().filter(|r| (first..last).contains(&(r.at - r.at % step))) {
-                steps.entry(request.at - request.at % step).or_default().push(request);
+            let (first, last) = (
+                start.div_euclid(step) * step,
+                (stop + step - 1).div_euclid(step) * step,
+            );
+            for request in all
+                .iter()
+                .filter(|r| (first..last).contains(&(r.at - r.at % step)))
+            {
+                steps
+                    .entry(request.at - request.at % step)
+                    .or_default()
+                    .push(request);
             }
             check_volume(&client, &steps, [start, stop, step]).await;
             check_times(&client, &steps, [start, stop, step]).await;
@@ -163,26 +222,53 @@ async fn requests_add_up_at_every_step() {
     }
 }
 
-async fn check_volume(client: &Client, steps: &BTreeMap<i64, Vec<&Request>>, [start, stop, step]: [i64; 3]) {
+async fn check_volume(
+    client: &Client,
+    steps: &BTreeMap<i64, Vec<&Request>>,
+    [start, stop, step]: [i64; 3],
+) {
     let view = call("inference_volume", "d", start, stop, step);
-    let got = rows(client, &format!("SELECT toUnixTimestamp(t) AS at, * FROM {view}")).await;
+    let got = rows(
+        client,
+        &format!("SELECT toUnixTimestamp(t) AS at, * FROM {view}"),
+    )
+    .await;
     let at: Vec<i64> = got.iter().map(|r| whole(r, "at") as i64).collect();
     assert_eq!(at, steps.keys().copied().collect::<Vec<_>>(), "{view}");
     for (row, of) in got.iter().zip(steps.values()) {
         assert_eq!(whole(row, "seconds") as i64, step, "{view} {row:?}");
         assert_eq!(whole(row, "requests") as usize, of.len(), "{view} {row:?}");
-        assert_eq!(whole(row, "client_gone") as usize, of.iter().filter(|r| r.client_gone).count(), "{view} {row:?}");
-        assert_eq!(whole(row, "cold_starts") as usize, of.iter().filter(|r| r.cold).count(), "{view} {row:?}");
+        assert_eq!(
+            whole(row, "client_gone") as usize,
+            of.iter().filter(|r| r.client_gone).count(),
+            "{view} {row:?}"
+        );
+        assert_eq!(
+            whole(row, "cold_starts") as usize,
+            of.iter().filter(|r| r.cold).count(),
+            "{view} {row:?}"
+        );
         for (class, (_, column)) in CLASSES.iter().enumerate() {
             let n = of.iter().filter(|r| r.class == class).count();
-            assert_eq!(number(row, column), Some(n as f64 / step as f64), "{view} {column} {row:?}");
+            assert!(
+                close(number(row, column), Some(n as f64 / step as f64)),
+                "{view} {column} {row:?}"
+            );
         }
     }
 }
 
-async fn check_times(client: &Client, steps: &BTreeMap<i64, Vec<&Request>>, [start, stop, step]: [i64; 3]) {
+async fn check_times(
+    client: &Client,
+    steps: &BTreeMap<i64, Vec<&Request>>,
+    [start, stop, step]: [i64; 3],
+) {
     let view = call("response_time", "d", start, stop, step);
-    let got = rows(client, &format!("SELECT toUnixTimestamp(t) AS at, * FROM {view}")).await;
+    let got = rows(
+        client,
+        &format!("SELECT toUnixTimestamp(t) AS at, * FROM {view}"),
+    )
+    .await;
     let at: Vec<i64> = got.iter().map(|r| whole(r, "at") as i64).collect();
     assert_eq!(at, steps.keys().copied().collect::<Vec<_>>(), "{view}");
     for (row, of) in got.iter().zip(steps.values()) {
@@ -193,7 +279,10 @@ async fn check_times(client: &Client, steps: &BTreeMap<i64, Vec<&Request>>, [sta
             for percent in [50, 90, 95, 99] {
                 let column = format!("{reading}_p{percent}_ms");
                 let shown = number(row, &column);
-                assert!(is_percentile(shown, &us, percent), "{view} {column} is {shown:?} of {us:?}");
+                assert!(
+                    is_percentile(shown, &us, percent),
+                    "{view} {column} is {shown:?} of {us:?}"
+                );
             }
         }
     }
@@ -204,7 +293,10 @@ fn is_percentile(shown_ms: Option<f64>, sorted_us: &[u64], percent: usize) -> bo
     let Some(last) = sorted_us.len().checked_sub(1) else {
         return shown_ms.is_none();
     };
-    let (low, high) = (sorted_us[last * percent / 100], sorted_us[(last * percent).div_ceil(100)]);
+    let (low, high) = (
+        sorted_us[last * percent / 100],
+        sorted_us[(last * percent).div_ceil(100)],
+    );
     // The sketch's error, and a rounding of its sums.
     let error = 0.010_000_1;
     shown_ms.is_some_and(|ms| {
@@ -232,9 +324,19 @@ const MEASURES: [(&str, bool, &str, &str); 11] = [
     ("memory_bytes", true, "memory_bytes_avg", "memory_bytes_max"),
     ("memory_limit", false, "memory_limit_bytes_avg", ""),
     ("memory_ratio", true, "memory_ratio_avg", ""),
-    ("gpu_utilization", true, "usage_ratio_avg", "usage_ratio_max"),
+    (
+        "gpu_utilization",
+        true,
+        "usage_ratio_avg",
+        "usage_ratio_max",
+    ),
     ("gpu_sm_activity", true, "sm_activity_avg", ""),
-    ("gpu_memory_used", true, "memory_used_bytes_avg", "memory_used_bytes_max"),
+    (
+        "gpu_memory_used",
+        true,
+        "memory_used_bytes_avg",
+        "memory_used_bytes_max",
+    ),
     ("gpu_memory_total", false, "memory_total_bytes_avg", ""),
     ("gpu_memory_ratio", true, "memory_ratio_avg", ""),
 ];
@@ -252,7 +354,14 @@ fn samples(random: &mut Random) -> Vec<Sample> {
                 (random.below(3) > 0).then_some((value, value + 7.0))
             });
             let state = random.below(4) as usize;
-            all.push(Sample { replica, from, to, state, gpus: random.below(3), readings });
+            all.push(Sample {
+                replica,
+                from,
+                to,
+                state,
+                gpus: random.below(3),
+                readings,
+            });
             // Now and then nothing is heard for a while, or two intervals overlap.
             from = to + [0, 0, 0, 400_000_000, -5_000_000][random.below(5) as usize];
         }
@@ -271,7 +380,10 @@ struct Covered {
 }
 
 /// Per window of `width` seconds and replica.
-fn fold<'a>(samples: impl Iterator<Item = &'a Sample>, width: i64) -> BTreeMap<(i64, u64), Covered> {
+fn fold<'a>(
+    samples: impl Iterator<Item = &'a Sample>,
+    width: i64,
+) -> BTreeMap<(i64, u64), Covered> {
     let mut windows: BTreeMap<(i64, u64), Covered> = BTreeMap::new();
     let width_us = width * 1_000_000;
     for sample in samples {
@@ -279,7 +391,9 @@ fn fold<'a>(samples: impl Iterator<Item = &'a Sample>, width: i64) -> BTreeMap<(
         while from < sample.to {
             let start = from - from.rem_euclid(width_us);
             let us = sample.to.min(start + width_us) - from;
-            let window = windows.entry((start / 1_000_000, sample.replica)).or_default();
+            let window = windows
+                .entry((start / 1_000_000, sample.replica))
+                .or_default();
             window.state_us[sample.state] += us;
             window.gpus = window.gpus.max(sample.gpus);
             for (i, reading) in sample.readings.iter().enumerate() {
@@ -303,11 +417,19 @@ async fn insert_samples(client: &Client, deployment: &str, samples: &[Sample]) {
     }
     for (tier, width) in TIERS {
         for half in 0..2 {
-            let kept = samples.iter().enumerate().filter(|(i, _)| i % 2 == half).map(|(_, s)| s);
+            let kept = samples
+                .iter()
+                .enumerate()
+                .filter(|(i, _)| i % 2 == half)
+                .map(|(_, s)| s);
             let values: Vec<String> = fold(kept, width)
                 .iter()
                 .map(|((window, replica), c)| {
-                    format!("(today(), '{deployment}', 'r{replica}', {window}, {half}, '', 1, {}, {})", c.gpus, covered_values(c))
+                    format!(
+                        "(today(), '{deployment}', 'r{replica}', {window}, {half}, '', 1, {}, {})",
+                        c.gpus,
+                        covered_values(c)
+                    )
                 })
                 .collect();
             for chunk in values.chunks(1000) {
@@ -329,7 +451,10 @@ async fn insert_samples(client: &Client, deployment: &str, samples: &[Sample]) {
 fn covered_values(covered: &Covered) -> String {
     let mut values: Vec<String> = covered.state_us.iter().map(ToString::to_string).collect();
     for (i, (_, has_max, ..)) in MEASURES.iter().enumerate() {
-        values.extend([format!("{:?}", covered.integral[i]), covered.covered_us[i].to_string()]);
+        values.extend([
+            format!("{:?}", covered.integral[i]),
+            covered.covered_us[i].to_string(),
+        ]);
         values.extend(has_max.then(|| format!("{:?}", covered.top[i])));
     }
     values.join(", ")
@@ -342,8 +467,16 @@ async fn samples_add_up_at_every_step() {
     insert_samples(&client, "d", &all).await;
     insert_samples(&client, "another", &samples(&mut Random(12))[..20]).await;
     for step in STEPS {
-        for (start, stop) in [(BASE, BASE + SPAN), (BASE + 1, BASE + 4321), (BASE + 3599, BASE + 3601), (BASE, BASE)] {
-            let (first, last) = (start.div_euclid(step) * step, (stop + step - 1).div_euclid(step) * step);
+        for (start, stop) in [
+            (BASE, BASE + SPAN),
+            (BASE + 1, BASE + 4321),
+            (BASE + 3599, BASE + 3601),
+            (BASE, BASE),
+        ] {
+            let (first, last) = (
+                start.div_euclid(step) * step,
+                (stop + step - 1).div_euclid(step) * step,
+            );
             let mut steps: BTreeMap<i64, Vec<Covered>> = BTreeMap::new();
             for ((t, _), covered) in fold(all.iter(), step) {
                 if (first..last).contains(&t) {
@@ -352,7 +485,11 @@ async fn samples_add_up_at_every_step() {
             }
             for view in ["replicas", "cpu", "gpu"] {
                 let call = call(view, "d", start, stop, step);
-                let got = rows(&client, &format!("SELECT toUnixTimestamp(t) AS at, * FROM {call} ")).await;
+                let got = rows(
+                    &client,
+                    &format!("SELECT toUnixTimestamp(t) AS at, * FROM {call} "),
+                )
+                .await;
                 let at: Vec<i64> = got.iter().map(|r| whole(r, "at") as i64).collect();
                 assert_eq!(at, steps.keys().copied().collect::<Vec<_>>(), "{call}");
                 for (row, replicas) in got.iter().zip(steps.values()) {
@@ -361,7 +498,10 @@ async fn samples_add_up_at_every_step() {
                         _ => usage(replicas, view),
                     };
                     for (column, value) in expected {
-                        assert!(close(number(row, &column), value), "{call} {column} is not {value:?}: {row:?}");
+                        assert!(
+                            close(number(row, &column), value),
+                            "{call} {column} is not {value:?}: {row:?}"
+                        );
                     }
                 }
             }
@@ -371,28 +511,48 @@ async fn samples_add_up_at_every_step() {
 
 fn replica_means(replicas: &[Covered], step: i64) -> Vec<(String, Option<f64>)> {
     let mean = |states: &[usize]| {
-        let us: i64 = replicas.iter().flat_map(|r| states.iter().map(|s| r.state_us[*s])).sum();
+        let us: i64 = replicas
+            .iter()
+            .flat_map(|r| states.iter().map(|s| r.state_us[*s]))
+            .sum();
         Some(us as f64 / 1e6 / step as f64)
     };
-    let mut columns: Vec<(String, Option<f64>)> = (0..4).map(|s| (STATES[s].to_owned(), mean(&[s]))).collect();
+    let mut columns: Vec<(String, Option<f64>)> =
+        (0..4).map(|s| (STATES[s].to_owned(), mean(&[s]))).collect();
     columns.push(("starting".to_owned(), mean(&[0, 1])));
     columns.push(("seconds".to_owned(), Some(step as f64)));
     columns
 }
 
 fn usage(replicas: &[Covered], view: &str) -> Vec<(String, Option<f64>)> {
-    let measures = if view == "cpu" { 0..GPU } else { GPU..MEASURES.len() };
+    let measures = if view == "cpu" {
+        0..GPU
+    } else {
+        GPU..MEASURES.len()
+    };
     let mut columns = vec![("replicas".to_owned(), Some(replicas.len() as f64))];
     if view == "gpu" {
-        columns.push(("gpus".to_owned(), Some(replicas.iter().map(|r| r.gpus).sum::<u64>() as f64)));
+        columns.push((
+            "gpus".to_owned(),
+            Some(replicas.iter().map(|r| r.gpus).sum::<u64>() as f64),
+        ));
     }
     for i in measures {
         let (_, _, mean_column, max_column) = MEASURES[i];
         let having: Vec<&Covered> = replicas.iter().filter(|r| r.covered_us[i] > 0).collect();
-        let sum: f64 = having.iter().map(|r| r.integral[i] * 1e6 / r.covered_us[i] as f64).sum();
-        columns.push((mean_column.to_owned(), (!having.is_empty()).then(|| sum / having.len() as f64)));
+        let sum: f64 = having
+            .iter()
+            .map(|r| r.integral[i] * 1e6 / r.covered_us[i] as f64)
+            .sum();
+        columns.push((
+            mean_column.to_owned(),
+            (!having.is_empty()).then(|| sum / having.len() as f64),
+        ));
         if !max_column.is_empty() {
-            columns.push((max_column.to_owned(), having.iter().map(|r| r.top[i]).reduce(f64::max)));
+            columns.push((
+                max_column.to_owned(),
+                having.iter().map(|r| r.top[i]).reduce(f64::max),
+            ));
         }
     }
     columns

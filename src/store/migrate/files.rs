@@ -97,7 +97,10 @@ const HOLES: [(&str, &str, &str); 4] = [
 impl Migration {
     /// 32 hexadecimal digits over the file as it stands, holes and comments included.
     pub fn checksum(&self) -> String {
-        format!("{:032x}", cityhash_rs::cityhash_110_128(self.sql.as_bytes()))
+        format!(
+            "{:032x}",
+            cityhash_rs::cityhash_110_128(self.sql.as_bytes())
+        )
     }
 
     /// `0001_requests`, as the file is called.
@@ -142,7 +145,11 @@ fn fill(sql: &str, target: &Target) -> String {
         .replace(" {on_cluster}", &on_cluster)
         .replace("{settings}", &target.settings());
     for (hole, single, cluster) in HOLES {
-        let value = if matches!(target, Target::Single { .. }) { single } else { cluster };
+        let value = if matches!(target, Target::Single { .. }) {
+            single
+        } else {
+            cluster
+        };
         text = text.replace(hole, value);
     }
     text
@@ -211,7 +218,11 @@ mod tests {
                     for part in statement.split('{').skip(1) {
                         let inside = part.split('}').next().unwrap_or_default();
                         let is_macro = ["shard", "database", "table", "replica"].contains(&inside);
-                        assert!(inside.contains(':') || is_macro, "{{{inside}}} in {}", migration.label());
+                        assert!(
+                            inside.contains(':') || is_macro,
+                            "{{{inside}}} in {}",
+                            migration.label()
+                        );
                     }
                     // The client takes a question mark for a value to bind.
                     assert!(!statement.contains('?'), "{}", migration.label());
@@ -223,14 +234,30 @@ mod tests {
     #[test]
     fn a_statement_ends_outside_strings_and_comments_only() {
         let sql = "-- one; two 'three\nSELECT ';--' -- four;\n;\n\nSELECT 2;\n";
-        assert_eq!(split(sql), ["-- one; two 'three\nSELECT ';--' -- four;", "SELECT 2"]);
+        assert_eq!(
+            split(sql),
+            ["-- one; two 'three\nSELECT ';--' -- four;", "SELECT 2"]
+        );
     }
 
     #[test]
     fn objects_are_the_tables_and_the_views() {
         let objects = created_objects();
-        let views: Vec<&str> = objects.iter().filter(|(_, e)| *e == "View").map(|(n, _)| n.as_str()).collect();
-        assert_eq!(views, ["inference_volume", "response_time", "replicas", "cpu", "gpu"]);
+        let views: Vec<&str> = objects
+            .iter()
+            .filter(|(_, e)| *e == "View")
+            .map(|(n, _)| n.as_str())
+            .collect();
+        assert_eq!(
+            views,
+            [
+                "inference_volume",
+                "response_time",
+                "replicas",
+                "cpu",
+                "gpu"
+            ]
+        );
         assert_eq!(objects.len() - views.len(), 9);
     }
 
