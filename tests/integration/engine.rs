@@ -96,10 +96,11 @@ pub async fn try_execute(client: &Client, sql: &str) -> Result<(), String> {
     client.query(sql).execute().await.map_err(|e| e.to_string())
 }
 
-/// The rows of a query, by column.
+/// The rows of a query, by column. What is no number is quoted, lest it pass for NULL.
 pub async fn try_rows(client: &Client, sql: &str) -> Result<Vec<Record>, String> {
     let mut cursor = client
         .query(sql)
+        .with_setting("output_format_json_quote_denormals", "1")
         .fetch_bytes("JSONEachRow")
         .map_err(|e| e.to_string())?;
     let bytes = cursor.collect().await.map_err(|e| e.to_string())?;
