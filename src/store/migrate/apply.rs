@@ -17,8 +17,8 @@ pub struct Applied {
     pub version: u32,
     pub name: String,
     pub checksum: String,
-    /// Seconds since 1970.
-    pub applied_at: u32,
+    /// UTC, as `2026-01-31 12:00:00`.
+    pub applied_at: String,
 }
 
 /// What `up` did.
@@ -109,7 +109,19 @@ pub async fn check(client: &Client) -> Result<(), MigrateError> {
     }
 }
 
-/// The migrations that the database remembers; none where it, or its memory, does not exist.
+/// What the database remembers; nothing where it does not exist yet.
+///
+/// # Errors
+/// [`MigrateError::Query`].
+pub async fn status(address: &StoreAddress) -> Result<Vec<Applied>, MigrateError> {
+    if database_exists(address).await? {
+        applied(&address.client()).await
+    } else {
+        Ok(Vec::new())
+    }
+}
+
+/// The migrations that an existing database remembers.
 ///
 /// # Errors
 /// [`MigrateError::Query`].
@@ -124,7 +136,7 @@ pub async fn applied(client: &Client) -> Result<Vec<Applied>, MigrateError> {
     }
     client
         .query(
-            "SELECT version, name, checksum, toUInt32(min(applied_at)) AS applied_at \
+            "SELECT version, name, checksum, toString(min(applied_at)) AS applied_at \
              FROM modelmeter_migrations GROUP BY version, name, checksum ORDER BY version",
         )
         .fetch_all()
@@ -194,18 +206,22 @@ fn without_database(address: &StoreAddress) -> Client {
         .with_password(&address.password)
 }
 
-async fn create_database(address: &StoreAddress) -> Result<bool, MigrateError> {
-    let client = without_database(address);
-    let present: u64 = client
+async fn database_exists(address: &StoreAddress) -> Result<bool, MigrateError> {
+    let n_present: u64 = without_database(address)
         .query("SELECT count() FROM system.databases WHERE name = ?")
         .bind(address.database.as_str())
         .fetch_one()
         .await
         .map_err(doing("looking for the database"))?;
-    if present > 0 {
+    Ok(n_present > 0)
+}
+
+/// True when it was made just now. Asked for first: a user may be allowed to use it, not to make it.
+async fn create_database(address: &StoreAddress) -> Result<bool, MigrateError> {
+    if database_exists(address).await? {
         return Ok(false);
     }
-    client
+    without_database(address)
         .query(&format!(
             "CREATE DATABASE IF NOT EXISTS {}",
             address.database
@@ -308,7 +324,7 @@ mod tests {
             version: migration.version,
             name: migration.name.to_owned(),
             checksum: migration.checksum(),
-            applied_at: 0,
+            applied_at: String::new(),
         }
     }
 
