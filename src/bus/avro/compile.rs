@@ -10,8 +10,10 @@ use apache_avro::schema::{
 };
 use serde_json::Value as Json;
 
-use super::plan::{Level, Message, NONE, Number, Plan, Read, SLOTS, Slots, Step};
+use super::plan::{Level, Message, NONE, Number, Plan, Read, Slots, Step};
+use super::request_batch::EVENT_FIELDS;
 use super::skip::Skipper;
+use super::straight::Straight;
 
 /// One field of ours: where it goes and what it may be. Its type and default stand in our
 /// schema alone.
@@ -88,16 +90,8 @@ impl<'a> Compiler<'a> {
         fields: &'static [Field],
     ) -> Result<u32, String> {
         let place = self.plan.levels.len();
-        let mut level = Level {
-            steps: Vec::new(),
-            defaults: [0; SLOTS],
-            names: [""; SLOTS],
-        };
-        self.plan.levels.push(Level {
-            steps: Vec::new(),
-            defaults: [0; SLOTS],
-            names: [""; SLOTS],
-        });
+        let mut level = Level::empty();
+        self.plan.levels.push(Level::empty());
         for field in fields {
             let our_field = our_field(ours, field);
             level.names[field.slot as usize] = field.name;
@@ -123,6 +117,9 @@ impl<'a> Compiler<'a> {
                         table: to_table(self.plan.skipper.compile(&theirs.schema, self.names)?),
                     },
                 });
+        }
+        if fields.len() == EVENT_FIELDS.len() && std::ptr::eq(fields, EVENT_FIELDS) {
+            level.straight = Straight::of(&self.plan, &level);
         }
         self.plan.levels[place] = level;
         Ok(to_table(place))
@@ -278,18 +275,15 @@ impl<'a> Compiler<'a> {
             return Err(problem);
         }
         self.plan.branches.push(branches);
-        let mut names = [""; SLOTS];
-        names[0] = "items";
-        self.plan.levels.push(Level {
-            steps: vec![Step {
-                read: Read::Branch,
-                slot: 0,
-                null_byte: Step::NO_UNION,
-                table: to_table(self.plan.branches.len() - 1),
-            }],
-            defaults: [0; SLOTS],
-            names,
+        let mut level = Level::empty();
+        level.names[0] = "items";
+        level.steps.push(Step {
+            read: Read::Branch,
+            slot: 0,
+            null_byte: Step::NO_UNION,
+            table: to_table(self.plan.branches.len() - 1),
         });
+        self.plan.levels.push(level);
         Ok(to_table(self.plan.levels.len() - 1))
     }
 

@@ -19,6 +19,7 @@ mod registry;
 mod replica_sample;
 mod request_batch;
 mod skip;
+mod straight;
 #[cfg(test)]
 mod tests;
 
