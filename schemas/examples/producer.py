@@ -11,7 +11,7 @@ from fastavro.schema import fingerprint, to_parsing_canonical_form
 here = pathlib.Path(__file__).parent.parent
 args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 args.add_argument("--kafka", default="127.0.0.1:9092", help="host:port of a broker")
-args.add_argument("--topic", default="modelmeter.requests", help="where request batches go")
+args.add_argument("--topic", "--requests-topic", default="modelmeter.requests", help="where request batches go")
 args.add_argument("--replicas-topic", default="modelmeter.replicas", help="where the sample goes")
 args.add_argument("--schema", default=here / "request_batch.avsc", help="schema of the batches")
 args.add_argument("--sample-schema", default=here / "replica_sample.avsc", help="schema of the sample")

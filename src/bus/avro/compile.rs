@@ -5,13 +5,12 @@
 //! other units than microseconds is refused, where plain resolution would read it 1,000 times off.
 
 use apache_avro::schema::{
-    EnumSchema, InnerDecimalSchema, NamesRef, RecordField, RecordSchema, ResolvedSchema, Schema,
-    UuidSchema,
+    EnumSchema, NamesRef, RecordField, RecordSchema, ResolvedSchema, Schema,
 };
 use serde_json::Value as Json;
 
-use super::plan::{Level, Message, NONE, Number, Plan, Read, Slots, Step};
-use super::request_batch::EVENT_FIELDS;
+use super::base::{Base, counts_micros};
+use super::plan::{Level, Message, NONE, Plan, Read, Slots, Step};
 use super::skip::Skipper;
 use super::straight::Straight;
 
@@ -39,7 +38,10 @@ pub(super) enum Holds {
     Symbol,
     Text,
     Boot,
+    /// An array of records.
     Rows(&'static [Field]),
+    /// An array of our events, which there is a shorter way to read.
+    Events(&'static [Field]),
 }
 
 impl Field {
@@ -117,9 +119,6 @@ impl<'a> Compiler<'a> {
                         table: to_table(self.plan.skipper.compile(&theirs.schema, self.names)?),
                     },
                 });
-        }
-        if fields.len() == EVENT_FIELDS.len() && std::ptr::eq(fields, EVENT_FIELDS) {
-            level.straight = Straight::of(&self.plan, &level);
         }
         self.plan.levels[place] = level;
         Ok(to_table(place))
@@ -219,13 +218,18 @@ impl<'a> Compiler<'a> {
                 table = to_table(self.plan.symbols.len() - 1);
                 Read::Symbol
             }
-            (Holds::Rows(fields), _)
+            (Holds::Rows(fields) | Holds::Events(fields), _)
                 if let (Schema::Array(theirs), Schema::Array(ours)) = (theirs, ours) =>
             {
                 let Schema::Record(ours) = self.our(&ours.items) else {
                     return Err("our own items are no record".to_owned());
                 };
                 table = self.items(&theirs.items, ours, fields)?;
+                if matches!(field.holds, Holds::Events(_)) {
+                    let level = table as usize;
+                    self.plan.levels[level].straight =
+                        Straight::of(&self.plan, &self.plan.levels[level]);
+                }
                 Read::Rows
             }
             _ => return Err("a type that does not fit".to_owned()),
@@ -324,58 +328,6 @@ impl<'a> Compiler<'a> {
         }
         (false, self.our(ours))
     }
-}
-
-/// A type as it stands on the wire, without what a logical type adds.
-enum Base {
-    Null,
-    Boolean,
-    Int,
-    Long,
-    Number(Number),
-    Counted,
-    Fixed(usize),
-    Other,
-}
-
-impl Base {
-    fn of(schema: &Schema) -> Self {
-        match schema {
-            Schema::Null => Self::Null,
-            Schema::Boolean => Self::Boolean,
-            Schema::Int | Schema::Date | Schema::TimeMillis => Self::Int,
-            Schema::Long
-            | Schema::TimeMicros
-            | Schema::TimestampMillis
-            | Schema::TimestampMicros
-            | Schema::TimestampNanos
-            | Schema::LocalTimestampMillis
-            | Schema::LocalTimestampMicros
-            | Schema::LocalTimestampNanos => Self::Long,
-            Schema::Float => Self::Number(Number::Float),
-            Schema::Double => Self::Number(Number::Double),
-            Schema::Bytes | Schema::String | Schema::BigDecimal => Self::Counted,
-            Schema::Uuid(UuidSchema::Fixed(fixed)) => Self::Fixed(fixed.size),
-            Schema::Uuid(_) => Self::Counted,
-            Schema::Fixed(fixed) | Schema::Duration(fixed) => Self::Fixed(fixed.size),
-            Schema::Decimal(decimal) => match &decimal.inner {
-                InnerDecimalSchema::Bytes => Self::Counted,
-                InnerDecimalSchema::Fixed(fixed) => Self::Fixed(fixed.size),
-            },
-            _ => Self::Other,
-        }
-    }
-
-    fn number(&self) -> Number {
-        match self {
-            Self::Int => Number::Int,
-            _ => Number::Long,
-        }
-    }
-}
-
-fn counts_micros(schema: &Schema) -> bool {
-    matches!(schema, Schema::Int | Schema::Long | Schema::TimestampMicros)
 }
 
 fn our_field<'s>(ours: &'s RecordSchema, field: &Field) -> &'s RecordField {

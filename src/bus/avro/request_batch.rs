@@ -24,10 +24,10 @@ pub(super) const FIELDS: &[Field] = &[
     Field::new("boot_id", BOOT_ID, Holds::Boot),
     Field::new("sequence", SEQUENCE, Holds::Unsigned),
     Field::new("producer", PRODUCER, Holds::Text),
-    Field::new("events", EVENTS, Holds::Rows(EVENT_FIELDS)),
+    Field::new("events", EVENTS, Holds::Events(EVENT_FIELDS)),
 ];
 
-pub(super) const EVENT_FIELDS: &[Field] = &[
+const EVENT_FIELDS: &[Field] = &[
     Field::new("finished_at", 0, Holds::Time),
     Field::new("end_to_end_us", 1, Holds::Unsigned),
     Field::new("inference_us", 2, Holds::Unsigned),
