@@ -1,0 +1,2 @@
+//! Development root of the engine's tests.
+mod clickhouse_face;
