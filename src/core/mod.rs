@@ -1,1 +1,17 @@
-//! core
+//! What the numbers are: events, windows, sketches, rollups and their merge laws. No clock, no I/O.
+//!
+//! A message becomes [`event`]s; a [`partition`] folds them into windows and knows which of its tables has covered
+//! which offsets; a flush hands out [`table`] deltas; [`ledger`] says what an answer of the store means and
+//! [`recovery`] where to begin.
+pub mod event;
+pub mod ids;
+pub mod ledger;
+pub mod level;
+pub mod partition;
+pub mod recovery;
+pub mod replica_fold;
+pub mod replica_window;
+pub mod request_fold;
+pub mod request_window;
+pub mod sketch;
+pub mod table;

@@ -1,0 +1,132 @@
+//! The open windows of one tier: found by owner and start, drained whole.
+//!
+//! An owner is a deployment or a replica, by its number in [`super::ids`]. Windows lie in one vector, so that the fold
+//! can prefetch one by its index, and a flush walks memory in order.
+
+use super::table::Tier;
+
+/// The windows of one tier that have data.
+pub struct Level<W> {
+    tier: Tier,
+    /// By owner: where its windows are.
+    slots: Vec<Slots>,
+    windows: Vec<Open<W>>,
+}
+
+/// One window with data.
+pub struct Open<W> {
+    pub owner: u32,
+    /// Seconds since 1970, a multiple of the tier.
+    pub start: u32,
+    pub window: W,
+}
+
+/// The windows of one owner by their start. Live traffic stays in the one that was used last.
+#[derive(Default, Clone)]
+struct Slots {
+    /// (start, index) of the latest use; meaningless while `sorted` is empty.
+    last: (u32, u32),
+    sorted: Vec<(u32, u32)>,
+}
+
+impl<W: Default> Level<W> {
+    pub fn new(tier: Tier) -> Self {
+        Self { tier, slots: Vec::new(), windows: Vec::new() }
+    }
+
+    /// The index of the window that holds `second`; it is opened when missing.
+    #[inline]
+    pub fn index_of(&mut self, owner: u32, second: u32) -> u32 {
+        let start = self.tier.floor(second);
+        if let Some(slots) = self.slots.get(owner as usize)
+            && slots.last.0 == start
+            && !slots.sorted.is_empty()
+        {
+            return slots.last.1;
+        }
+        self.index_of_other(owner, start)
+    }
+
+    fn index_of_other(&mut self, owner: u32, start: u32) -> u32 {
+        if self.slots.len() <= owner as usize {
+            self.slots.resize_with(owner as usize + 1, Slots::default);
+        }
+        let slots = &mut self.slots[owner as usize];
+        let index = match slots.sorted.binary_search_by_key(&start, |&(start, _)| start) {
+            Ok(at) => slots.sorted[at].1,
+            Err(at) => {
+                let index = u32::try_from(self.windows.len()).expect("a range is closed long before 2^32 windows");
+                slots.sorted.insert(at, (start, index));
+                self.windows.push(Open { owner, start, window: W::default() });
+                index
+            }
+        };
+        slots.last = (start, index);
+        index
+    }
+
+    #[inline]
+    pub fn window(&mut self, index: u32) -> &mut W {
+        &mut self.windows[index as usize].window
+    }
+
+    /// Starts to load a window into the cache.
+    #[inline]
+    pub fn prefetch(&self, index: u32) {
+        let open: *const Open<W> = &raw const self.windows[index as usize];
+        #[cfg(target_arch = "x86_64")]
+        for line in 0..size_of::<Open<W>>().div_ceil(64) {
+            // SAFETY: a prefetch reads nothing; the address lies within the element, whose bounds were just checked.
+            unsafe {
+                std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(open.cast::<i8>().add(line * 64));
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = open;
+    }
+
+    /// How many windows have data.
+    pub fn len(&self) -> usize {
+        self.windows.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.windows.is_empty()
+    }
+
+    /// Takes every window.
+    pub fn drain(&mut self) -> Vec<Open<W>> {
+        for open in &self.windows {
+            self.slots[open.owner as usize].sorted.clear();
+        }
+        std::mem::take(&mut self.windows)
+    }
+
+    /// Forgets the owners too; the windows must have been drained.
+    pub fn forget_owners(&mut self) {
+        debug_assert!(self.windows.is_empty());
+        self.slots.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_is_found_again_and_gone_after_a_drain() {
+        let mut level: Level<u64> = Level::new(Tier::Minute);
+        let a = level.index_of(3, 61);
+        let b = level.index_of(3, 30);
+        assert_ne!(a, b);
+        assert_eq!(level.index_of(3, 119), a);
+        assert_ne!(level.index_of(2, 61), a);
+        *level.window(a) += 5;
+        let drained = level.drain();
+        assert_eq!(drained.len(), 3);
+        assert_eq!((drained[0].owner, drained[0].start, drained[0].window), (3, 60, 5));
+        assert!(level.is_empty());
+        let again = level.index_of(3, 61);
+        assert_eq!(*level.window(again), 0);
+    }
+}
