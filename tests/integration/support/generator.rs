@@ -87,7 +87,7 @@ impl Replica {
     pub fn sample(&mut self, random: &mut Random, at: i64, interval_us: i64, state: &'static str) -> Sample {
         let head = Head { sequence: self.next_sample, ..self.head.clone() };
         self.next_sample += 1;
-        let limit = *random.pick(&[0.0, 0.5, 4.0, 64.0]);
+        let limit: f64 = *random.pick(&[0.0, 0.5, 4.0, 64.0]);
         let memory_limit = *random.pick(&[0, 1 << 30, 64 << 30]);
         Sample {
             head,
@@ -149,7 +149,7 @@ pub fn event(random: &mut Random, finished_at_us: i64) -> Event {
         first_byte_us: random.maybe(0.7, part),
         queue_us: random.maybe(0.7, part),
         status: random.maybe(0.9, |r| *r.pick(&STATUSES)),
-        outcome: random.pick(&OUTCOMES),
+        outcome: *random.pick::<&str>(&OUTCOMES),
         cold_start,
         // A wait without the mark, and the mark without a wait, are both on the wire.
         cold_start_us: if cold_start != random.chance(0.1) { Some(part(random)) } else { None },

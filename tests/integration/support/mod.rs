@@ -2,6 +2,7 @@
 //! a generator that knows the truth, the naive recount of it, and the comparison with what SQL says.
 
 pub mod compare;
+pub mod dead_letters;
 pub mod expect;
 pub mod generator;
 pub mod message;
@@ -14,6 +15,7 @@ pub mod recount;
 pub mod rubbish;
 pub mod space;
 pub mod sql;
+pub mod tap;
 pub mod wire;
 
 use std::path::Path;

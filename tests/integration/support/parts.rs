@@ -8,13 +8,14 @@ use super::sql::Sql;
 
 /// A broker and an engine in a directory of their own.
 pub struct Parts {
-    pub dir: tempfile::TempDir,
     pub broker: Role,
     pub engine: Role,
     /// `HOST:PORT`
     pub kafka: String,
     /// `http://HOST:PORT`
     pub clickhouse: String,
+    /// Last, so that it goes after those who write into it.
+    dir: tempfile::TempDir,
 }
 
 /// What tests need of the shared parts, which nobody may stop.
@@ -58,7 +59,7 @@ impl Parts {
         let mut engine = start_engine(dir.path(), "0");
         let kafka = broker.address();
         let clickhouse = engine.address();
-        Self { dir, broker, engine, kafka, clickhouse }
+        Self { broker, engine, kafka, clickhouse, dir }
     }
 
     pub fn addresses(&self) -> Addresses {

@@ -82,10 +82,6 @@ impl Role {
         self.child.try_wait().expect("a child can be asked").is_none()
     }
 
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// SIGKILL: no word of farewell.
     pub fn kill(&mut self) {
         self.child.kill().expect("a child can be killed");

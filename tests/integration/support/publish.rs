@@ -1,5 +1,6 @@
 //! Sends messages through the real broker and keeps the log as the broker confirmed it.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use super::space::Topics;
 const DELIVERY: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Default)]
-struct Confirmed(Arc<Mutex<Vec<Logged>>>);
+struct Confirmed(Arc<Mutex<Vec<Arc<Logged>>>>);
 
 impl ClientContext for Confirmed {}
 
@@ -31,12 +32,12 @@ impl ProducerContext for Confirmed {
         let rdkafka::Timestamp::LogAppendTime(appended_ms) = delivered.timestamp() else {
             panic!("the topic does not keep the broker's append time: {:?}", delivered.timestamp());
         };
-        self.0.lock().expect("nothing panics with it").push(Logged {
+        self.0.lock().expect("nothing panics with it").push(Arc::new(Logged {
             message: *message,
             partition: delivered.partition(),
             offset: delivered.offset(),
             appended_at_us: appended_ms * 1_000,
-        });
+        }));
     }
 }
 
@@ -86,10 +87,29 @@ impl Publisher {
     }
 
     /// The log so far, by topic, partition and offset.
-    pub fn log(&self) -> Vec<Logged> {
+    pub fn log(&self) -> Vec<Arc<Logged>> {
         let mut log = self.confirmed.0.lock().expect("nothing panics with it").clone();
         log.sort_by_key(|l| (l.message.topic, l.partition, l.offset));
         log
+    }
+
+    /// The part of the log before these offsets. A processor may have read what the broker has yet to
+    /// confirm here, so it waits for that.
+    pub fn log_before(&self, topic: Topic, ends: &BTreeMap<i32, u64>) -> Vec<Arc<Logged>> {
+        super::wait_for("the broker confirms what was counted already", DELIVERY, || {
+            let mut log = self.log();
+            log.retain(|l| {
+                let end = ends.get(&l.partition).copied().unwrap_or(0);
+                l.message.topic == topic && l.offset.unsigned_abs() < end
+            });
+            let expected: u64 = ends.values().sum();
+            if log.len() as u64 == expected { Ok(log) } else { Err(format!("{} of {expected}", log.len())) }
+        })
+    }
+
+    /// One past the last offset of each partition that has messages.
+    pub fn ends(&self) -> BTreeMap<(Topic, i32), u64> {
+        self.log().iter().map(|l| ((l.message.topic, l.partition), l.offset.unsigned_abs() + 1)).collect()
     }
 
     pub fn count(&self) -> usize {

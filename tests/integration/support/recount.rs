@@ -15,12 +15,19 @@ const LATEST: i64 = 48 * HOUR;
 const EARLIEST: i64 = 5 * MINUTE;
 
 /// Something accepted, and the partition that it came by.
-#[derive(Clone, Copy)]
 pub struct Seen<'a, T> {
     pub partition: i32,
     pub head: &'a Head,
     pub item: &'a T,
 }
+
+impl<T> Clone for Seen<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Seen<'_, T> {}
 
 /// What a partition's ledger must say.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -126,7 +133,7 @@ impl<'a> Truth<'a> {
 }
 
 /// The order statistics between which a quantile of these values lies.
-fn percentile(values: &mut [i64], quantile: f64) -> Expect {
+pub fn percentile(values: &mut [i64], quantile: f64) -> Expect {
     if values.is_empty() {
         return Expect::Null;
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Map, Value as Json};
 
 /// Longer than the slowest query of these tests on a busy machine.
-const ANSWER: Duration = Duration::from_secs(60);
+pub const ANSWER: Duration = Duration::from_secs(60);
 
 /// Doubles come back to the last bit, NaN as a word that is no number, wide integers as numbers.
 const FORMAT: &str = "output_format_json_quote_64bit_integers=0&output_format_json_quote_denormals=1\
@@ -88,7 +88,7 @@ fn parse(answer: &[u8]) -> Result<(u16, String), String> {
     let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).ok_or("an answer without a status")?;
     let body = &answer[end + 4..];
     let body = if head.contains("transfer-encoding: chunked") { unchunk(body)? } else { body.to_vec() };
-    let length = head.lines().find_map(|l| l.strip_prefix("content-length: ")).and_then(|l| l.trim().parse().ok());
+    let length = head.lines().find_map(|l| l.strip_prefix("content-length: ")).and_then(|l| l.trim().parse::<usize>().ok());
     match length {
         Some(length) if body.len() != length => Err("an answer cut short".to_owned()),
         _ => Ok((status, String::from_utf8_lossy(&body).into_owned())),

@@ -79,10 +79,6 @@ impl Writer {
         Self::new(&read_schema(file))
     }
 
-    pub fn fingerprint(&self) -> u64 {
-        self.fingerprint
-    }
-
     /// The framed message. Fields of the schema that `record` lacks are written as their default.
     pub fn write(&self, record: &Raw) -> Vec<u8> {
         let mut framed = Vec::from(MARKER);
