@@ -13,6 +13,8 @@ use crate::support::publish::Publisher;
 use crate::support::random::{self, Random};
 use crate::support::recount::{Question, Truth};
 use crate::support::space::Space;
+use crate::support::summaries;
+use crate::support::tables;
 use crate::support::tap::Tap;
 use crate::support::wait_until;
 
@@ -72,11 +74,20 @@ fn twenty_kills_lose_nothing_and_double_nothing() {
     let parts = Parts::start();
     let space = Space::on(&parts.addresses());
     let tap = Tap::before(&parts.clickhouse);
-    let processors = [space.processor_by(tap.url(), &["--workers", "1"]), space.processor(&["--workers", "1"])];
+    let processors = [
+        space.processor_by(tap.url(), &["--workers", "1"]),
+        space.processor(&["--workers", "1"]),
+    ];
     let publisher = Publisher::new(&space.kafka, &space.topics);
     let kills = kills(&mut random);
     let load_random = Random::new(random.next());
-    let mut field = Field { parts, space, tap, processors, random };
+    let mut field = Field {
+        parts,
+        space,
+        tap,
+        processors,
+        random,
+    };
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| keep_loading(&publisher, load_random, &stop));
@@ -85,7 +96,11 @@ fn twenty_kills_lose_nothing_and_double_nothing() {
         for (round, kill) in kills.into_iter().enumerate() {
             let started = Instant::now();
             field.round(kill, &publisher);
-            println!("crash: {:2} {kill:?}: right after {:.1} s", round + 1, started.elapsed().as_secs_f64());
+            println!(
+                "crash: {:2} {kill:?}: right after {:.1} s",
+                round + 1,
+                started.elapsed().as_secs_f64()
+            );
         }
     });
     field.compare_at_the_end(&publisher);
@@ -102,7 +117,11 @@ impl Drop for StopOnDrop<'_> {
 impl Field {
     fn round(&mut self, kill: Kill, publisher: &Publisher) {
         let moment = publisher.count() as i64 + self.random.between(1, KILL_WITHIN);
-        let moment_comes = || wait_until("the load goes on", NEXT_INSERT, || publisher.count() as i64 >= moment);
+        let moment_comes = || {
+            wait_until("the load goes on", NEXT_INSERT, || {
+                publisher.count() as i64 >= moment
+            })
+        };
         match kill {
             Kill::Processor => {
                 moment_comes();
@@ -116,7 +135,9 @@ impl Field {
             }
             Kill::ProcessorWithInsertUnderWay => {
                 self.tap.hold_next_insert();
-                wait_until("an insert is on the wire", NEXT_INSERT, || self.tap.is_holding());
+                wait_until("an insert is on the wire", NEXT_INSERT, || {
+                    self.tap.is_holding()
+                });
                 self.replace_processor(0);
             }
             Kill::EngineDuringInsert => {
@@ -137,22 +158,34 @@ impl Field {
         if kill == Kill::ProcessorWithInsertUnderWay {
             let answer = self.tap.release();
             self.compare(publisher);
-            assert!(answer.contains("fenced"), "the late insert was not refused: {answer}");
+            assert!(
+                answer.contains("fenced"),
+                "the late insert was not refused: {answer}"
+            );
         }
     }
 
     fn replace_processor(&mut self, which: usize) {
         self.processors[which].kill();
-        let url = if which == 0 { self.tap.url() } else { &self.space.clickhouse };
+        let url = if which == 0 {
+            self.tap.url()
+        } else {
+            &self.space.clickhouse
+        };
         self.processors[which] = self.space.processor_by(url, &["--workers", "1"]);
     }
 
     /// Waits until all that was logged by now is counted; then every table must be right where it stands.
     fn compare(&mut self, publisher: &Publisher) {
-        assert!(self.parts.broker.is_running(), "the broker ended:\n{}", self.parts.broker.tail());
+        assert!(
+            self.parts.broker.is_running(),
+            "the broker ended:\n{}",
+            self.parts.broker.tail()
+        );
         let [first, second] = &mut self.processors;
-        self.space.wait_until_counted(&publisher.ends(), &mut [first, second]);
-        compare::tables(&self.space, publisher).unwrap_or_else(|e| panic!("{e}"));
+        self.space
+            .wait_until_counted(&publisher.ends(), &mut [first, second]);
+        tables::compare_all(&self.space, publisher).unwrap_or_else(|e| panic!("{e}"));
         let (agrees, lines) = self.space.audit();
         assert!(agrees, "the audit disagrees:\n{lines}");
     }
@@ -162,22 +195,40 @@ impl Field {
         self.compare(publisher);
         let log = publisher.log();
         let truth = Truth::of(log.iter().map(AsRef::as_ref));
-        assert!(truth.events.len() > 1_000 && truth.samples.len() > 100, "a load that proves something");
+        assert!(
+            truth.events.len() > 1_000 && truth.samples.len() > 100,
+            "a load that proves something"
+        );
         let now = modelmeter::clock::now_us() / SECOND;
         for deployment in truth.deployments() {
             for step in [10, 60, 3600] {
-                let question = Question { deployment, start: now - 4 * 3600, stop: now + 600, step };
+                let question = Question {
+                    deployment,
+                    start: now - 4 * 3600,
+                    stop: now + 600,
+                    step,
+                };
                 for view in VIEWS {
-                    compare::view(&self.space, &truth, view, &question).unwrap_or_else(|e| panic!("{e}"));
+                    compare::view(&self.space, &truth, view, &question)
+                        .unwrap_or_else(|e| panic!("{e}"));
                 }
             }
         }
-        compare::replica_percentiles(&self.space, &truth).unwrap_or_else(|e| panic!("{e}"));
+        summaries::replica_percentiles(&self.space, &truth).unwrap_or_else(|e| panic!("{e}"));
         for processor in &mut self.processors {
             let status = processor.stop();
-            assert!(status.success(), "the processor ended in order: {status}\n{}", processor.tail());
+            assert!(
+                status.success(),
+                "the processor ended in order: {status}\n{}",
+                processor.tail()
+            );
         }
-        println!("crash: {} messages, {} events, {} samples", log.len(), truth.events.len(), truth.samples.len());
+        println!(
+            "crash: {} messages, {} events, {} samples",
+            log.len(),
+            truth.events.len(),
+            truth.samples.len()
+        );
     }
 }
 
@@ -221,7 +272,11 @@ fn message(random: &mut Random, schemas: &Schemas, replica: &mut Replica) -> Mes
     }
     let n = random.between(1, 8);
     let events = (0..n).map(|_| {
-        let age = if random.chance(0.1) { random.between(0, 3 * HOUR) } else { random.between(0, 2 * SECOND) };
+        let age = if random.chance(0.1) {
+            random.between(0, 3 * HOUR)
+        } else {
+            random.between(0, 2 * SECOND)
+        };
         generator::event(random, now - age)
     });
     let events = events.collect();

@@ -11,7 +11,16 @@ const N_QUERIES: usize = 5;
 fn readme_queries() -> Vec<String> {
     let text = std::fs::read_to_string(crate::support::root().join("README.md")).expect("a README");
     let blocks = text.split("```sql\n").skip(1);
-    blocks.map(|rest| rest.split("```").next().expect("a block ends").trim().trim_end_matches(';').to_owned()).collect()
+    blocks
+        .map(|rest| {
+            rest.split("```")
+                .next()
+                .expect("a block ends")
+                .trim()
+                .trim_end_matches(';')
+                .to_owned()
+        })
+        .collect()
 }
 
 #[test]
@@ -21,7 +30,11 @@ fn the_readmes_queries_run_as_they_stand() {
     let space = Space::new();
     let publisher = Publisher::new(&space.kafka, &space.topics);
     let mut random = Random::new(random::seed("queries"));
-    for message in generator::load(&mut random, &Schemas::built_in(), modelmeter::clock::now_us()) {
+    for message in generator::load(
+        &mut random,
+        &Schemas::built_in(),
+        modelmeter::clock::now_us(),
+    ) {
         publisher.send(message);
     }
     publisher.flush();
@@ -29,6 +42,9 @@ fn the_readmes_queries_run_as_they_stand() {
     space.wait_until_counted(&publisher.ends(), &mut [&mut processor]);
     for query in queries {
         let rows = space.sql.rows(&query);
-        assert!(!rows.is_empty(), "a query of the README shows nothing:\n{query}");
+        assert!(
+            !rows.is_empty(),
+            "a query of the README shows nothing:\n{query}"
+        );
     }
 }

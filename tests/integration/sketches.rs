@@ -21,13 +21,24 @@ fn ycsb() -> Vec<(u64, u64)> {
     let file = crate::support::root().join("tests/data/ycsb_read_latency_us.csv.gz");
     let file = std::fs::File::open(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
     let mut text = String::new();
-    flate2::read::GzDecoder::new(file).read_to_string(&mut text).expect("gzip");
+    flate2::read::GzDecoder::new(file)
+        .read_to_string(&mut text)
+        .expect("gzip");
     let mut values = Vec::new();
     for line in text.lines().skip(1) {
         let mut columns = line.split(',');
-        let mut number = || columns.next().expect("four columns").parse::<f64>().expect("a number");
+        let mut number = || {
+            columns
+                .next()
+                .expect("four columns")
+                .parse::<f64>()
+                .expect("a number")
+        };
         let (second, _interval, value, count) = (number(), number(), number(), number());
-        values.extend(std::iter::repeat_n((second as u64, value as u64), count as usize));
+        values.extend(std::iter::repeat_n(
+            (second as u64, value as u64),
+            count as usize,
+        ));
     }
     assert_eq!(values.len(), 300_056, "the whole trace");
     values
@@ -48,7 +59,9 @@ fn values(random: &mut Random, trace: &[(u64, u64)], case: usize) -> Vec<(u64, u
         3 => Box::new(|r| *r.pick(&[0, 1, 2, 3, 63, 64, 65, 1_000_000, i64::MAX as u64])),
         _ => return slice(random, trace),
     };
-    (0..n).map(|_| (random.next() % n_windows, draw(random))).collect()
+    (0..n)
+        .map(|_| (random.next() % n_windows, draw(random)))
+        .collect()
 }
 
 /// A stretch of the trace in windows of as many seconds as chance will have it.
@@ -56,7 +69,10 @@ fn slice(random: &mut Random, trace: &[(u64, u64)]) -> Vec<(u64, u64)> {
     let length = random.between(100, 40_000) as usize;
     let from = random.between(0, (trace.len() - length) as i64) as usize;
     let window = random.between(1, 60).unsigned_abs();
-    trace[from..from + length].iter().map(|(second, value)| (second / window, *value)).collect()
+    trace[from..from + length]
+        .iter()
+        .map(|(second, value)| (second / window, *value))
+        .collect()
 }
 
 /// The windows' sketches: filled in any order, some of them merged beforehand, in any order.
@@ -102,8 +118,12 @@ fn native_block(rows: &mut [(u32, Sketch)]) -> Vec<u8> {
             block.extend(text.as_bytes());
         }
         match of {
-            "UInt32" => rows.iter().for_each(|(number, _)| block.extend(number.to_le_bytes())),
-            _ => rows.iter_mut().for_each(|(_, sketch)| sketch.encode_state(&mut block)),
+            "UInt32" => rows
+                .iter()
+                .for_each(|(number, _)| block.extend(number.to_le_bytes())),
+            _ => rows
+                .iter_mut()
+                .for_each(|(_, sketch)| sketch.encode_state(&mut block)),
         }
     }
     block
@@ -114,14 +134,23 @@ fn merged_states_give_percentiles_within_one_percent() {
     let mut random = Random::new(random::seed("sketches"));
     let trace = ycsb();
     let database = "sketches";
-    Sql::new(&parts::shared().clickhouse, "default").execute(&format!("CREATE DATABASE {database}"));
+    Sql::new(&parts::shared().clickhouse, "default")
+        .execute(&format!("CREATE DATABASE {database}"));
     let sql = Sql::new(&parts::shared().clickhouse, database);
-    sql.execute(&format!("CREATE TABLE states (number UInt32, state {STATE}) ENGINE = MergeTree ORDER BY tuple()"));
-    let mut cases: Vec<_> = (0..N_CASES).map(|case| values(&mut random, &trace, case)).collect();
+    sql.execute(&format!(
+        "CREATE TABLE states (number UInt32, state {STATE}) ENGINE = MergeTree ORDER BY tuple()"
+    ));
+    let mut cases: Vec<_> = (0..N_CASES)
+        .map(|case| values(&mut random, &trace, case))
+        .collect();
     cases.push(trace);
     let mut rows: Vec<(u32, Sketch)> = Vec::new();
     for (number, values) in cases.iter().enumerate() {
-        rows.extend(sketches(&mut random, values).into_iter().map(|sketch| (number as u32, sketch)));
+        rows.extend(
+            sketches(&mut random, values)
+                .into_iter()
+                .map(|sketch| (number as u32, sketch)),
+        );
     }
     random.shuffle(&mut rows);
     for part in rows.chunks_mut(700) {
@@ -137,7 +166,11 @@ fn merged_states_give_percentiles_within_one_percent() {
         for (index, (label, quantile)) in QUANTILES.iter().enumerate() {
             let expected: Expect = percentile(&mut values, *quantile);
             let got = &answer["q"][index];
-            assert!(expected.met_by(got, 1.0), "case {}: {label} {got}, expected {expected:?}", answer["number"]);
+            assert!(
+                expected.met_by(got, 1.0),
+                "case {}: {label} {got}, expected {expected:?}",
+                answer["number"]
+            );
         }
     }
 }

@@ -39,12 +39,22 @@ pub fn compare(space: &Space, truth: &Truth<'_>) -> Result<(), String> {
             let holds = |l: &&Letter| is_of(l, letter);
             let n = letters.iter().filter(holds).count();
             if n != 1 {
-                let brief: Vec<_> = letters.iter().map(|l| (&l.reason, &l.events, l.payload.len())).collect();
-                return Err(format!("{at:?}: no letter for {:?} {:?} among {brief:?}", letter.reasons, letter.events));
+                let brief: Vec<_> = letters
+                    .iter()
+                    .map(|l| (&l.reason, &l.events, l.payload.len()))
+                    .collect();
+                return Err(format!(
+                    "{at:?}: no letter for {:?} {:?} among {brief:?}",
+                    letter.reasons, letter.events
+                ));
             }
         }
         if letters.len() != expected.len() {
-            return Err(format!("{at:?}: {} letters, {} expected", letters.len(), expected.len()));
+            return Err(format!(
+                "{at:?}: {} letters, {} expected",
+                letters.len(),
+                expected.len()
+            ));
         }
     }
     match found.first_key_value() {
@@ -57,9 +67,18 @@ pub fn compare(space: &Space, truth: &Truth<'_>) -> Result<(), String> {
 }
 
 fn is_of(letter: &Letter, expected: &DeadLetter) -> bool {
-    let indexes = |events: &Vec<usize>| events.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
+    let indexes = |events: &Vec<usize>| {
+        events
+            .iter()
+            .map(usize::to_string)
+            .collect::<Vec<_>>()
+            .join(",")
+    };
     expected.reasons.contains(&letter.reason.as_str())
-        && expected.events.as_ref().is_none_or(|events| letter.events == indexes(events))
+        && expected
+            .events
+            .as_ref()
+            .is_none_or(|events| letter.events == indexes(events))
         && letter.payload == expected.payload
 }
 
@@ -71,20 +90,33 @@ fn read(space: &Space) -> Vec<Letter> {
         .set("enable.auto.commit", "false")
         .create()
         .expect("a consumer");
-    let metadata = consumer.fetch_metadata(Some(topic), READ).expect("metadata");
-    let partitions: Vec<i32> = metadata.topics()[0].partitions().iter().map(|p| p.id()).collect();
+    let metadata = consumer
+        .fetch_metadata(Some(topic), READ)
+        .expect("metadata");
+    let partitions: Vec<i32> = metadata.topics()[0]
+        .partitions()
+        .iter()
+        .map(|p| p.id())
+        .collect();
     let mut assignment = TopicPartitionList::new();
     let mut left = 0;
     for partition in partitions {
-        let (low, high) = consumer.fetch_watermarks(topic, partition, READ).expect("watermarks");
-        assignment.add_partition_offset(topic, partition, Offset::Beginning).expect("a partition");
+        let (low, high) = consumer
+            .fetch_watermarks(topic, partition, READ)
+            .expect("watermarks");
+        assignment
+            .add_partition_offset(topic, partition, Offset::Beginning)
+            .expect("a partition");
         left += high - low;
     }
     consumer.assign(&assignment).expect("assigned");
     let deadline = Instant::now() + READ;
     let mut letters = Vec::new();
     while left > 0 {
-        assert!(Instant::now() < deadline, "{left} dead letters were not read within {READ:?}");
+        assert!(
+            Instant::now() < deadline,
+            "{left} dead letters were not read within {READ:?}"
+        );
         if let Some(message) = consumer.poll(Duration::from_millis(200)) {
             let message = message.expect("a letter");
             letters.push(letter(space, &message));
@@ -99,9 +131,18 @@ fn letter(space: &Space, message: &rdkafka::message::BorrowedMessage<'_>) -> Let
         .headers()
         .expect("headers")
         .iter()
-        .map(|h| (h.key.to_owned(), String::from_utf8_lossy(h.value.unwrap_or_default()).into_owned()))
+        .map(|h| {
+            (
+                h.key.to_owned(),
+                String::from_utf8_lossy(h.value.unwrap_or_default()).into_owned(),
+            )
+        })
         .collect();
-    let header = |name: &str| headers.get(&format!("modelmeter-{name}")).unwrap_or_else(|| panic!("no {name}: {headers:?}"));
+    let header = |name: &str| {
+        headers
+            .get(&format!("modelmeter-{name}"))
+            .unwrap_or_else(|| panic!("no {name}: {headers:?}"))
+    };
     let topic = match header("topic") {
         topic if *topic == space.topics.requests => Topic::Requests,
         topic if *topic == space.topics.replicas => Topic::Replicas,
@@ -111,7 +152,10 @@ fn letter(space: &Space, message: &rdkafka::message::BorrowedMessage<'_>) -> Let
     Letter {
         at: (topic, number("partition") as i32, number("offset")),
         reason: header("reason").clone(),
-        events: headers.get("modelmeter-events").cloned().unwrap_or_default(),
+        events: headers
+            .get("modelmeter-events")
+            .cloned()
+            .unwrap_or_default(),
         payload: message.payload().unwrap_or_default().to_vec(),
     }
 }

@@ -26,13 +26,19 @@ pub enum Expect {
     /// An amount that the view divides by its `seconds`.
     PerSecond(f64),
     /// A quantile that lies between two order statistics.
-    Percentile { low: f64, high: f64 },
+    Percentile {
+        low: f64,
+        high: f64,
+    },
 }
 
 impl Expect {
     pub fn in_milliseconds(self) -> Self {
         match self {
-            Self::Percentile { low, high } => Self::Percentile { low: low / 1e3, high: high / 1e3 },
+            Self::Percentile { low, high } => Self::Percentile {
+                low: low / 1e3,
+                high: high / 1e3,
+            },
             other => other,
         }
     }
@@ -47,7 +53,8 @@ impl Expect {
             (Self::Mean(v), got) => got.as_f64().is_some_and(|got| close(got, *v)),
             (Self::PerSecond(v), got) => got.as_f64().is_some_and(|got| close(got, *v / seconds)),
             (Self::Percentile { low, high }, got) => got.as_f64().is_some_and(|got| {
-                got >= low * (1.0 - SKETCH_ERROR - ROUNDING) && got <= high * (1.0 + SKETCH_ERROR + ROUNDING)
+                got >= low * (1.0 - SKETCH_ERROR - ROUNDING)
+                    && got <= high * (1.0 + SKETCH_ERROR + ROUNDING)
             }),
             (Self::Null, _) => false,
         }
@@ -58,11 +65,19 @@ impl Expect {
 ///
 /// # Errors
 /// The first column that differs, in words.
-pub fn compare(got: &serde_json::Map<String, Json>, expected: &Row, seconds: f64) -> Result<(), String> {
+pub fn compare(
+    got: &serde_json::Map<String, Json>,
+    expected: &Row,
+    seconds: f64,
+) -> Result<(), String> {
     for (column, expect) in expected {
-        let value = got.get(column).ok_or_else(|| format!("no column {column}"))?;
+        let value = got
+            .get(column)
+            .ok_or_else(|| format!("no column {column}"))?;
         if !expect.met_by(value, seconds) {
-            return Err(format!("{column}: {value}, expected {expect:?} over {seconds} s"));
+            return Err(format!(
+                "{column}: {value}, expected {expect:?} over {seconds} s"
+            ));
         }
     }
     Ok(())

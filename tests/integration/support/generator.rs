@@ -15,9 +15,16 @@ pub const DAY: i64 = 24 * HOUR;
 const LONGEST_INTERVAL: i64 = 5 * MINUTE;
 
 const STATUSES: [i32; 21] = [
-    200, 200, 200, 201, 204, 299, 300, 304, 399, 400, 404, 429, 499, 500, 503, 599, 100, 199, 600, -1, 99,
+    200, 200, 200, 201, 204, 299, 300, 304, 399, 400, 404, 429, 499, 500, 503, 599, 100, 199, 600,
+    -1, 99,
 ];
-const OUTCOMES: [&str; 5] = ["completed", "client_gone", "timed_out", "aborted", "refused"];
+const OUTCOMES: [&str; 5] = [
+    "completed",
+    "client_gone",
+    "timed_out",
+    "aborted",
+    "refused",
+];
 
 /// The current schemas, as producers use them.
 pub struct Schemas {
@@ -48,7 +55,7 @@ impl Schemas {
             topic: Topic::Replicas,
             key: sample.head.deployment_id.clone(),
             payload: self.sample.write(&wire::sample(&sample)),
-            body: Body::Sample(sample),
+            body: Body::of(sample),
         }
     }
 }
@@ -78,14 +85,26 @@ impl Replica {
     }
 
     pub fn batch(&mut self, events: Vec<Event>) -> Batch {
-        let head = Head { sequence: self.next_batch, ..self.head.clone() };
+        let head = Head {
+            sequence: self.next_batch,
+            ..self.head.clone()
+        };
         self.next_batch += 1;
         Batch { head, events }
     }
 
     /// A sample with a state and an interval, and random readings.
-    pub fn sample(&mut self, random: &mut Random, at: i64, interval_us: i64, state: &'static str) -> Sample {
-        let head = Head { sequence: self.next_sample, ..self.head.clone() };
+    pub fn sample(
+        &mut self,
+        random: &mut Random,
+        at: i64,
+        interval_us: i64,
+        state: &'static str,
+    ) -> Sample {
+        let head = Head {
+            sequence: self.next_sample,
+            ..self.head.clone()
+        };
         self.next_sample += 1;
         let limit: f64 = *random.pick(&[0.0, 0.5, 4.0, 64.0]);
         let memory_limit = *random.pick(&[0, 1 << 30, 64 << 30]);
@@ -107,7 +126,9 @@ impl Replica {
             load_us: random.maybe(0.5, |r| r.between(0, HOUR)),
             dropped: [("queue_full", 0.1), ("too_large", 0.1)]
                 .iter()
-                .filter_map(|(reason, p)| random.maybe(*p, |r| ((*reason).to_owned(), r.between(0, 9))))
+                .filter_map(|(reason, p)| {
+                    random.maybe(*p, |r| ((*reason).to_owned(), r.between(0, 9)))
+                })
                 .collect(),
         }
     }
@@ -118,7 +139,11 @@ fn gpus(random: &mut Random) -> Vec<Gpu> {
     let count = *random.pick(&[0, 1, 2, 2]);
     (0..count)
         .map(|index| {
-            let readable = if index == 1 && random.chance(0.5) { 0.0 } else { 0.85 };
+            let readable = if index == 1 && random.chance(0.5) {
+                0.0
+            } else {
+                0.85
+            };
             Gpu {
                 uuid: format!("GPU-{index}"),
                 name: "H100".to_owned(),
@@ -149,10 +174,14 @@ pub fn event(random: &mut Random, finished_at_us: i64) -> Event {
         first_byte_us: random.maybe(0.7, part),
         queue_us: random.maybe(0.7, part),
         status: random.maybe(0.9, |r| *r.pick(&STATUSES)),
-        outcome: *random.pick::<&str>(&OUTCOMES),
+        outcome: random.pick::<&str>(&OUTCOMES),
         cold_start,
         // A wait without the mark, and the mark without a wait, are both on the wire.
-        cold_start_us: if cold_start != random.chance(0.1) { Some(part(random)) } else { None },
+        cold_start_us: if cold_start != random.chance(0.1) {
+            Some(part(random))
+        } else {
+            None
+        },
         request_bytes: random.between(0, 1 << 20),
         response_bytes: random.between(0, 1 << 30),
         in_flight: random.between(0, 300) as i32,
@@ -239,12 +268,16 @@ pub fn load(random: &mut Random, schemas: &Schemas, now: i64) -> Vec<Message> {
             for index in 0..shape.replicas {
                 // Replicas come and go: some live in part of an episode only, ids are used again.
                 let late_start = random.between(0, 4 * MINUTE) * i64::from(random.chance(0.5));
-                let life = (episode.0 + late_start, episode.1 - random.between(0, 2 * MINUTE));
+                let life = (
+                    episode.0 + late_start,
+                    episode.1 - random.between(0, 2 * MINUTE),
+                );
                 let mut facts = shape.facts.clone();
                 if episode.0 > now - HOUR && index == 0 {
                     facts.environment = "production-us".to_owned();
                 }
-                let mut replica = Replica::new(random, &shape.deployment, &format!("r-{index}"), &facts);
+                let mut replica =
+                    Replica::new(random, &shape.deployment, &format!("r-{index}"), &facts);
                 if shape.samples {
                     messages.extend(life_in_samples(random, schemas, &mut replica, life, now));
                 }
@@ -291,7 +324,11 @@ fn life_in_samples(
             9 => "stopping",
             _ => *random.pick(&["active", "active", "active", "loading", "stopping"]),
         };
-        let edge = if random.chance(0.1) { at / (10 * SECOND) * (10 * SECOND) } else { at };
+        let edge = if random.chance(0.1) {
+            at / (10 * SECOND) * (10 * SECOND)
+        } else {
+            at
+        };
         messages.push(schemas.sample(replica.sample(random, edge, interval, state)));
     }
     for _ in 0..2 {
@@ -319,7 +356,11 @@ fn life_in_requests(
             };
             let events = (0..count)
                 .map(|_| {
-                    let at = if random.chance(odd) { odd_moment(random, now) } else { moment(random, life) };
+                    let at = if random.chance(odd) {
+                        odd_moment(random, now)
+                    } else {
+                        moment(random, life)
+                    };
                     event(random, at)
                 })
                 .collect();

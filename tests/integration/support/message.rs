@@ -79,9 +79,15 @@ pub struct Sample {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Body {
     Batch(Batch),
-    Sample(Sample),
+    Sample(Box<Sample>),
     /// The reasons under which it may be refused; where two things are wrong either may be named.
     Garbage(&'static [&'static str]),
+}
+
+impl Body {
+    pub fn of(sample: Sample) -> Self {
+        Self::Sample(Box::new(sample))
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -15,6 +15,8 @@ pub mod recount;
 pub mod rubbish;
 pub mod space;
 pub mod sql;
+pub mod summaries;
+pub mod tables;
 pub mod tap;
 pub mod wire;
 
@@ -33,12 +35,18 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 ///
 /// # Panics
 /// When the deadline passes first, with what was waited for and `state` as the condition left it.
-pub fn wait_for<T>(what: &str, deadline: Duration, mut condition: impl FnMut() -> Result<T, String>) -> T {
+pub fn wait_for<T>(
+    what: &str,
+    deadline: Duration,
+    mut condition: impl FnMut() -> Result<T, String>,
+) -> T {
     let started = Instant::now();
     loop {
         match condition() {
             Ok(found) => return found,
-            Err(state) if started.elapsed() > deadline => panic!("{what}: not within {deadline:?}; last seen: {state}"),
+            Err(state) if started.elapsed() > deadline => {
+                panic!("{what}: not within {deadline:?}; last seen: {state}")
+            }
             Err(_) => std::thread::park_timeout(LOOK_AGAIN),
         }
     }
@@ -46,5 +54,7 @@ pub fn wait_for<T>(what: &str, deadline: Duration, mut condition: impl FnMut() -
 
 /// Waits until `condition` holds.
 pub fn wait_until(what: &str, deadline: Duration, mut condition: impl FnMut() -> bool) {
-    wait_for(what, deadline, || condition().then_some(()).ok_or_else(String::new));
+    wait_for(what, deadline, || {
+        condition().then_some(()).ok_or_else(String::new)
+    });
 }

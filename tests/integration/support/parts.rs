@@ -36,7 +36,11 @@ pub fn shared() -> &'static Addresses {
         let addresses = parts.addresses();
         *RUNNING.lock().expect("nothing panics with it") = Some(parts);
         // SAFETY: the function is a plain one of the right type, and lives as long as the process.
-        assert_eq!(unsafe { libc::atexit(at_exit) }, 0, "atexit takes the function");
+        assert_eq!(
+            unsafe { libc::atexit(at_exit) },
+            0,
+            "atexit takes the function"
+        );
         addresses
     })
 }
@@ -52,14 +56,27 @@ impl Parts {
     pub fn start() -> Self {
         for part in ["libchdb.so", "kafka"] {
             let path = super::root().join("deploy/local/parts").join(part);
-            assert!(path.exists(), "{} is missing: run `make local-parts` first", path.display());
+            assert!(
+                path.exists(),
+                "{} is missing: run `make local-parts` first",
+                path.display()
+            );
         }
-        let dir = tempfile::Builder::new().prefix("modelmeter-").tempdir().expect("a temporary directory");
+        let dir = tempfile::Builder::new()
+            .prefix("modelmeter-")
+            .tempdir()
+            .expect("a temporary directory");
         let mut broker = start_broker(dir.path());
         let mut engine = start_engine(dir.path(), "0");
         let kafka = broker.address();
         let clickhouse = engine.address();
-        Self { broker, engine, kafka, clickhouse, dir }
+        Self {
+            broker,
+            engine,
+            kafka,
+            clickhouse,
+            dir,
+        }
     }
 
     pub fn addresses(&self) -> Addresses {
@@ -72,7 +89,12 @@ impl Parts {
 
     /// Starts the engine again where it was, after a kill.
     pub fn restart_engine(&mut self) {
-        let port = self.clickhouse.rsplit(':').next().expect("a port").to_owned();
+        let port = self
+            .clickhouse
+            .rsplit(':')
+            .next()
+            .expect("a port")
+            .to_owned();
         self.engine = start_engine(self.dir.path(), &port);
         let address = self.engine.address();
         assert_eq!(address, self.clickhouse, "the same port again");
@@ -82,10 +104,18 @@ impl Parts {
 
 fn start_broker(dir: &Path) -> Role {
     let data = dir.join("kafka").display().to_string();
-    Role::start("kafka", &["kafka", "--dir", &data, "--port", "0"], &dir.join("kafka.log"))
+    Role::start(
+        "kafka",
+        &["kafka", "--dir", &data, "--port", "0"],
+        &dir.join("kafka.log"),
+    )
 }
 
 fn start_engine(dir: &Path, port: &str) -> Role {
     let data = dir.join("clickhouse").display().to_string();
-    Role::start("clickhouse", &["clickhouse", "--dir", &data, "--port", port], &dir.join("clickhouse.log"))
+    Role::start(
+        "clickhouse",
+        &["clickhouse", "--dir", &data, "--port", port],
+        &dir.join("clickhouse.log"),
+    )
 }

@@ -33,13 +33,18 @@ pub struct Role {
 /// The binary under test with these arguments, run from the repository so that the default `--parts` holds.
 pub fn modelmeter<S: AsRef<str>>(arguments: &[S]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_modelmeter"));
-    command.args(arguments.iter().map(AsRef::as_ref)).current_dir(super::root());
+    command
+        .args(arguments.iter().map(AsRef::as_ref))
+        .current_dir(super::root());
     command
 }
 
 /// Runs a role that ends by itself and gives its exit and all that it printed.
 pub fn run<S: AsRef<str>>(arguments: &[S]) -> (ExitStatus, String) {
-    let output = modelmeter(arguments).stdin(Stdio::null()).output().expect("the binary starts");
+    let output = modelmeter(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .expect("the binary starts");
     let text = [output.stdout, output.stderr].concat();
     (output.status, String::from_utf8_lossy(&text).into_owned())
 }
@@ -48,8 +53,17 @@ impl Role {
     /// Starts a role; its output goes to `log`.
     pub fn start<S: AsRef<str>>(name: &str, arguments: &[S], log: &Path) -> Self {
         let mut command = modelmeter(arguments);
-        let open = || File::options().create(true).append(true).open(log).expect("a log file opens");
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(open());
+        let open = || {
+            File::options()
+                .create(true)
+                .append(true)
+                .open(log)
+                .expect("a log file opens")
+        };
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(open());
         let mut child = spawn(command);
         let stdout = child.stdout.take().expect("stdout is piped");
         let (sender, announced) = sync_channel(LINES);
@@ -61,14 +75,23 @@ impl Role {
                 let _ = sender.try_send(line);
             }
         });
-        Self { name: name.to_owned(), child, log: log.to_owned(), announced }
+        Self {
+            name: name.to_owned(),
+            child,
+            log: log.to_owned(),
+            announced,
+        }
     }
 
     /// Waits for the line that says where the role listens, and gives what follows it.
     pub fn address(&mut self) -> String {
         let prefix = format!("{}: listening on ", self.name);
         wait_for(&format!("{} listens", self.name), START, || {
-            if let Some(line) = self.announced.try_iter().find_map(|l| l.strip_prefix(&prefix).map(str::to_owned)) {
+            if let Some(line) = self
+                .announced
+                .try_iter()
+                .find_map(|l| l.strip_prefix(&prefix).map(str::to_owned))
+            {
                 return Ok(line);
             }
             match self.child.try_wait().expect("a child can be asked") {
@@ -79,7 +102,10 @@ impl Role {
     }
 
     pub fn is_running(&mut self) -> bool {
-        self.child.try_wait().expect("a child can be asked").is_none()
+        self.child
+            .try_wait()
+            .expect("a child can be asked")
+            .is_none()
     }
 
     /// SIGKILL: no word of farewell.
@@ -137,10 +163,12 @@ fn spawn(mut command: Command) -> Child {
     static SPAWNER: OnceLock<Mutex<SyncSender<Spawn>>> = OnceLock::new();
     // SAFETY: prctl with these arguments is async-signal-safe and touches no memory.
     unsafe {
-        command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
-            0 => Ok(()),
-            _ => Err(std::io::Error::last_os_error()),
-        });
+        command.pre_exec(
+            || match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            },
+        );
     }
     let spawner = SPAWNER.get_or_init(|| {
         let (sender, requests) = sync_channel::<Spawn>(SPAWNS);
@@ -153,6 +181,13 @@ fn spawn(mut command: Command) -> Child {
     });
     let (sender, answer) = sync_channel(1);
     let request = (command, sender);
-    spawner.lock().expect("no spawn panics").send(request).expect("the spawner lives");
-    answer.recv().expect("the spawner answers").expect("the binary starts")
+    spawner
+        .lock()
+        .expect("no spawn panics")
+        .send(request)
+        .expect("the spawner lives");
+    answer
+        .recv()
+        .expect("the spawner answers")
+        .expect("the binary starts")
 }

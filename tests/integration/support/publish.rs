@@ -30,14 +30,20 @@ impl ProducerContext for Confirmed {
             Err((error, _)) => panic!("a message was not delivered: {error}"),
         };
         let rdkafka::Timestamp::LogAppendTime(appended_ms) = delivered.timestamp() else {
-            panic!("the topic does not keep the broker's append time: {:?}", delivered.timestamp());
+            panic!(
+                "the topic does not keep the broker's append time: {:?}",
+                delivered.timestamp()
+            );
         };
-        self.0.lock().expect("nothing panics with it").push(Arc::new(Logged {
-            message: *message,
-            partition: delivered.partition(),
-            offset: delivered.offset(),
-            appended_at_us: appended_ms * 1_000,
-        }));
+        self.0
+            .lock()
+            .expect("nothing panics with it")
+            .push(Arc::new(Logged {
+                message: *message,
+                partition: delivered.partition(),
+                offset: delivered.offset(),
+                appended_at_us: appended_ms * 1_000,
+            }));
     }
 }
 
@@ -58,7 +64,11 @@ impl Publisher {
             .set("linger.ms", "5")
             .create_with_context(confirmed.clone())
             .expect("a producer");
-        Self { producer, confirmed, topics: topics.clone() }
+        Self {
+            producer,
+            confirmed,
+            topics: topics.clone(),
+        }
     }
 
     pub fn send(&self, message: Message) {
@@ -67,7 +77,11 @@ impl Publisher {
             Topic::Replicas => self.topics.replicas.clone(),
         };
         let (key, payload) = (message.key.clone(), message.payload.clone());
-        let mut waiting = Some(BaseRecord::with_opaque_to(&topic, Box::new(message)).key(&key).payload(&payload));
+        let mut waiting = Some(
+            BaseRecord::with_opaque_to(&topic, Box::new(message))
+                .key(&key)
+                .payload(&payload),
+        );
         super::wait_for("the producer's queue has room", DELIVERY, || {
             let record = waiting.take().expect("it was given back");
             match self.producer.send(record) {
@@ -88,7 +102,12 @@ impl Publisher {
 
     /// The log so far, by topic, partition and offset.
     pub fn log(&self) -> Vec<Arc<Logged>> {
-        let mut log = self.confirmed.0.lock().expect("nothing panics with it").clone();
+        let mut log = self
+            .confirmed
+            .0
+            .lock()
+            .expect("nothing panics with it")
+            .clone();
         log.sort_by_key(|l| (l.message.topic, l.partition, l.offset));
         log
     }
@@ -96,23 +115,38 @@ impl Publisher {
     /// The part of the log before these offsets. A processor may have read what the broker has yet to
     /// confirm here, so it waits for that.
     pub fn log_before(&self, topic: Topic, ends: &BTreeMap<i32, u64>) -> Vec<Arc<Logged>> {
-        super::wait_for("the broker confirms what was counted already", DELIVERY, || {
-            let mut log = self.log();
-            log.retain(|l| {
-                let end = ends.get(&l.partition).copied().unwrap_or(0);
-                l.message.topic == topic && l.offset.unsigned_abs() < end
-            });
-            let expected: u64 = ends.values().sum();
-            if log.len() as u64 == expected { Ok(log) } else { Err(format!("{} of {expected}", log.len())) }
-        })
+        super::wait_for(
+            "the broker confirms what was counted already",
+            DELIVERY,
+            || {
+                let mut log = self.log();
+                log.retain(|l| {
+                    let end = ends.get(&l.partition).copied().unwrap_or(0);
+                    l.message.topic == topic && l.offset.unsigned_abs() < end
+                });
+                let expected: u64 = ends.values().sum();
+                if log.len() as u64 == expected {
+                    Ok(log)
+                } else {
+                    Err(format!("{} of {expected}", log.len()))
+                }
+            },
+        )
     }
 
     /// One past the last offset of each partition that has messages.
     pub fn ends(&self) -> BTreeMap<(Topic, i32), u64> {
-        self.log().iter().map(|l| ((l.message.topic, l.partition), l.offset.unsigned_abs() + 1)).collect()
+        self.log()
+            .iter()
+            .map(|l| ((l.message.topic, l.partition), l.offset.unsigned_abs() + 1))
+            .collect()
     }
 
     pub fn count(&self) -> usize {
-        self.confirmed.0.lock().expect("nothing panics with it").len()
+        self.confirmed
+            .0
+            .lock()
+            .expect("nothing panics with it")
+            .len()
     }
 }

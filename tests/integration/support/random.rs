@@ -2,7 +2,10 @@
 
 /// Takes the seed from the environment's `SEED`, else from the clock, and says which it was.
 pub fn seed(test: &str) -> u64 {
-    #[allow(clippy::disallowed_methods, reason = "a test's seed is no configuration of the product")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "a test's seed is no configuration of the product"
+    )]
     let given = std::env::var("SEED").ok();
     let seed = match given {
         Some(text) => text.parse().expect("SEED is a number"),
@@ -59,7 +62,11 @@ impl Random {
     }
 
     pub fn maybe<T>(&mut self, probability: f64, value: impl FnOnce(&mut Self) -> T) -> Option<T> {
-        if self.chance(probability) { Some(value(self)) } else { None }
+        if self.chance(probability) {
+            Some(value(self))
+        } else {
+            None
+        }
     }
 
     pub fn shuffle<T>(&mut self, items: &mut [T]) {

@@ -16,7 +16,10 @@ struct Reading {
 }
 
 fn single(value: Option<f64>) -> Option<Reading> {
-    value.map(|value| Reading { mean: value, highest: value })
+    value.map(|value| Reading {
+        mean: value,
+        highest: value,
+    })
 }
 
 fn ratio(used: Option<f64>, limit: Option<f64>) -> Option<f64> {
@@ -29,7 +32,10 @@ fn ratio(used: Option<f64>, limit: Option<f64>) -> Option<f64> {
 fn over_gpus(gpus: &[Gpu], read: impl Fn(&Gpu) -> Option<f64>) -> Option<Reading> {
     let values: Vec<f64> = gpus.iter().filter_map(read).collect();
     let highest = values.iter().copied().reduce(f64::max)?;
-    Some(Reading { mean: values.iter().sum::<f64>() / values.len() as f64, highest })
+    Some(Reading {
+        mean: values.iter().sum::<f64>() / values.len() as f64,
+        highest,
+    })
 }
 
 fn number(value: Option<i64>) -> Option<f64> {
@@ -42,16 +48,26 @@ type ReadSample = fn(&Sample) -> Option<Reading>;
 const READINGS: [(&str, ReadSample); 11] = [
     ("cpu_cores", |s| single(s.cpu_cores_used)),
     ("cpu_limit", |s| single(s.cpu_cores_limit)),
-    ("cpu_ratio", |s| single(ratio(s.cpu_cores_used, s.cpu_cores_limit))),
+    ("cpu_ratio", |s| {
+        single(ratio(s.cpu_cores_used, s.cpu_cores_limit))
+    }),
     ("memory_bytes", |s| single(number(s.memory_bytes))),
     ("memory_limit", |s| single(number(s.memory_limit_bytes))),
-    ("memory_ratio", |s| single(ratio(number(s.memory_bytes), number(s.memory_limit_bytes)))),
+    ("memory_ratio", |s| {
+        single(ratio(number(s.memory_bytes), number(s.memory_limit_bytes)))
+    }),
     ("gpu_utilization", |s| over_gpus(&s.gpus, |g| g.utilization)),
     ("gpu_sm_activity", |s| over_gpus(&s.gpus, |g| g.sm_activity)),
-    ("gpu_memory_used", |s| over_gpus(&s.gpus, |g| number(g.memory_used_bytes))),
-    ("gpu_memory_total", |s| over_gpus(&s.gpus, |g| number(g.memory_total_bytes))),
+    ("gpu_memory_used", |s| {
+        over_gpus(&s.gpus, |g| number(g.memory_used_bytes))
+    }),
+    ("gpu_memory_total", |s| {
+        over_gpus(&s.gpus, |g| number(g.memory_total_bytes))
+    }),
     ("gpu_memory_ratio", |s| {
-        over_gpus(&s.gpus, |g| ratio(number(g.memory_used_bytes), number(g.memory_total_bytes)))
+        over_gpus(&s.gpus, |g| {
+            ratio(number(g.memory_used_bytes), number(g.memory_total_bytes))
+        })
     }),
 ];
 
@@ -68,13 +84,20 @@ const WITH_MAXIMUM: [&str; 8] = [
 ];
 
 fn read(name: &str) -> ReadSample {
-    READINGS.iter().find(|(n, _)| *n == name).unwrap_or_else(|| panic!("no reading {name}")).1
+    READINGS
+        .iter()
+        .find(|(n, _)| *n == name)
+        .unwrap_or_else(|| panic!("no reading {name}"))
+        .1
 }
 
 fn by_replica<'a>(covering: &[Covering<'a>]) -> BTreeMap<&'a str, Vec<Covering<'a>>> {
     let mut replicas: BTreeMap<&str, Vec<_>> = BTreeMap::new();
     for one in covering {
-        replicas.entry(one.1.head.replica_id.as_str()).or_default().push(*one);
+        replicas
+            .entry(one.1.head.replica_id.as_str())
+            .or_default()
+            .push(*one);
     }
     replicas
 }
@@ -88,20 +111,34 @@ fn mean(covering: &[Covering<'_>], read: ReadSample) -> Expect {
             (covered > 0).then(|| integral / (covered as f64 / 1e6))
         })
         .collect();
-    if means.is_empty() { Expect::Null } else { Expect::Mean(means.iter().sum::<f64>() / means.len() as f64) }
+    if means.is_empty() {
+        Expect::Null
+    } else {
+        Expect::Mean(means.iter().sum::<f64>() / means.len() as f64)
+    }
 }
 
 /// The reading's integral (unit × seconds) and the time that had it (microseconds).
 fn integrate(samples: &[Covering<'_>], read: ReadSample) -> (f64, i64) {
-    samples.iter().fold((0.0, 0), |(integral, covered), (overlap, seen)| match read(seen.item) {
-        Some(reading) => (integral + reading.mean * *overlap as f64 / 1e6, covered + overlap),
-        None => (integral, covered),
-    })
+    samples.iter().fold(
+        (0.0, 0),
+        |(integral, covered), (overlap, seen)| match read(seen.item) {
+            Some(reading) => (
+                integral + reading.mean * *overlap as f64 / 1e6,
+                covered + overlap,
+            ),
+            None => (integral, covered),
+        },
+    )
 }
 
 fn highest(covering: &[Covering<'_>], read: ReadSample) -> Expect {
-    let values = covering.iter().filter_map(|(_, seen)| read(seen.item).map(|r| r.highest));
-    values.reduce(f64::max).map_or(Expect::Null, Expect::Exactly)
+    let values = covering
+        .iter()
+        .filter_map(|(_, seen)| read(seen.item).map(|r| r.highest));
+    values
+        .reduce(f64::max)
+        .map_or(Expect::Null, Expect::Exactly)
 }
 
 /// Microseconds in a state; a development replica that loads is active.
@@ -110,7 +147,11 @@ fn time_in(covering: &[Covering<'_>], state: &str) -> i64 {
         ("loading", "development") => "active",
         (state, _) => state,
     };
-    covering.iter().filter(|(_, seen)| counted_as(seen.item) == state).map(|(overlap, _)| overlap).sum()
+    covering
+        .iter()
+        .filter(|(_, seen)| counted_as(seen.item) == state)
+        .map(|(overlap, _)| overlap)
+        .sum()
 }
 
 fn row<const N: usize>(columns: [(&str, Expect); N]) -> Row {
@@ -144,7 +185,10 @@ impl Truth<'_> {
                 ("usage_ratio_avg", mean(covering, read("cpu_ratio"))),
                 ("memory_bytes_avg", mean(covering, read("memory_bytes"))),
                 ("memory_bytes_max", highest(covering, read("memory_bytes"))),
-                ("memory_limit_bytes_avg", mean(covering, read("memory_limit"))),
+                (
+                    "memory_limit_bytes_avg",
+                    mean(covering, read("memory_limit")),
+                ),
                 ("memory_ratio_avg", mean(covering, read("memory_ratio"))),
             ])
         })
@@ -153,15 +197,32 @@ impl Truth<'_> {
     pub fn gpu(&self, question: &Question<'_>) -> Rows {
         self.each_step(question, |covering| {
             let replicas = by_replica(covering);
-            let most = |samples: &Vec<Covering<'_>>| samples.iter().map(|(_, s)| s.item.gpus.len() as u64).max();
+            let most = |samples: &Vec<Covering<'_>>| {
+                samples.iter().map(|(_, s)| s.item.gpus.len() as u64).max()
+            };
             row([
                 ("replicas", Expect::Count(replicas.len() as u64)),
-                ("gpus", Expect::Count(replicas.values().filter_map(most).sum())),
+                (
+                    "gpus",
+                    Expect::Count(replicas.values().filter_map(most).sum()),
+                ),
                 ("usage_ratio_avg", mean(covering, read("gpu_utilization"))),
-                ("usage_ratio_max", highest(covering, read("gpu_utilization"))),
-                ("memory_used_bytes_avg", mean(covering, read("gpu_memory_used"))),
-                ("memory_used_bytes_max", highest(covering, read("gpu_memory_used"))),
-                ("memory_total_bytes_avg", mean(covering, read("gpu_memory_total"))),
+                (
+                    "usage_ratio_max",
+                    highest(covering, read("gpu_utilization")),
+                ),
+                (
+                    "memory_used_bytes_avg",
+                    mean(covering, read("gpu_memory_used")),
+                ),
+                (
+                    "memory_used_bytes_max",
+                    highest(covering, read("gpu_memory_used")),
+                ),
+                (
+                    "memory_total_bytes_avg",
+                    mean(covering, read("gpu_memory_total")),
+                ),
                 ("memory_ratio_avg", mean(covering, read("gpu_memory_ratio"))),
                 ("sm_activity_avg", mean(covering, read("gpu_sm_activity"))),
             ])
@@ -169,14 +230,20 @@ impl Truth<'_> {
     }
 
     fn each_step(&self, question: &Question<'_>, of: impl Fn(&[Covering<'_>]) -> Row) -> Rows {
-        self.samples_by_step(question).into_iter().map(|(t, covering)| (t, of(&covering))).collect()
+        self.samples_by_step(question)
+            .into_iter()
+            .map(|(t, covering)| (t, of(&covering)))
+            .collect()
     }
 
     /// What one replica's row of a `replicas_*` table must hold besides its count of samples.
     pub fn replica_window(covering: &[Covering<'_>]) -> Row {
         let mut row = Row::new();
         for state in ["waiting", "loading", "active", "stopping"] {
-            row.insert(format!("{state}_us"), Expect::Count(time_in(covering, state).unsigned_abs()));
+            row.insert(
+                format!("{state}_us"),
+                Expect::Count(time_in(covering, state).unsigned_abs()),
+            );
         }
         for (name, read) in READINGS {
             let (integral, covered) = integrate(covering, read);

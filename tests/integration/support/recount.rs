@@ -81,7 +81,11 @@ impl<'a> Truth<'a> {
         let mut refused: Vec<DeadLetter> = Vec::new();
         let mut refuse = |reason: &'static str, events: Option<Vec<usize>>| {
             let payload = logged.message.payload.clone();
-            refused.push(DeadLetter { reasons: vec![reason], events, payload });
+            refused.push(DeadLetter {
+                reasons: vec![reason],
+                events,
+                payload,
+            });
         };
         match &logged.message.body {
             Body::Garbage(reasons) => {
@@ -91,16 +95,31 @@ impl<'a> Truth<'a> {
             }
             Body::Batch(batch) => {
                 for reason in ["late", "early"] {
-                    let of = |(_, event): &(usize, &Event)| verdict(event.finished_at_us) == Some(reason);
-                    let indexes: Vec<_> = batch.events.iter().enumerate().filter(of).map(|(i, _)| i).collect();
+                    let of = |(_, event): &(usize, &Event)| {
+                        verdict(event.finished_at_us) == Some(reason)
+                    };
+                    let indexes: Vec<_> = batch
+                        .events
+                        .iter()
+                        .enumerate()
+                        .filter(of)
+                        .map(|(i, _)| i)
+                        .collect();
                     if !indexes.is_empty() {
                         ledger.late += indexes.len() as u64;
                         refuse(reason, Some(indexes));
                     }
                 }
-                let accepted = batch.events.iter().filter(|e| verdict(e.finished_at_us).is_none());
+                let accepted = batch
+                    .events
+                    .iter()
+                    .filter(|e| verdict(e.finished_at_us).is_none());
                 let before = self.events.len();
-                self.events.extend(accepted.map(|item| Seen { partition, head: &batch.head, item }));
+                self.events.extend(accepted.map(|item| Seen {
+                    partition,
+                    head: &batch.head,
+                    item,
+                }));
                 ledger.events += (self.events.len() - before) as u64;
             }
             Body::Sample(sample) => match verdict(sample.sampled_at_us) {
@@ -110,24 +129,38 @@ impl<'a> Truth<'a> {
                 }
                 None => {
                     ledger.events += 1;
-                    self.samples.push(Seen { partition, head: &sample.head, item: sample });
+                    self.samples.push(Seen {
+                        partition,
+                        head: &sample.head,
+                        item: sample,
+                    });
                 }
             },
         }
         if !refused.is_empty() {
-            self.dead_letters.insert((topic, partition, logged.offset), refused);
+            self.dead_letters
+                .insert((topic, partition, logged.offset), refused);
         }
     }
 
     pub fn deployments(&self) -> BTreeSet<&'a str> {
         let events = self.events.iter().map(|e| e.head.deployment_id.as_str());
-        events.chain(self.samples.iter().map(|s| s.head.deployment_id.as_str())).collect()
+        events
+            .chain(self.samples.iter().map(|s| s.head.deployment_id.as_str()))
+            .collect()
     }
 
     /// Every row that `deployments` must show: facts of samples, and deployments without any.
     pub fn facts(&self) -> BTreeSet<(&'a str, Option<&'a Facts>)> {
-        let told: BTreeSet<_> = self.samples.iter().map(|s| (s.head.deployment_id.as_str(), Some(&s.item.facts))).collect();
-        let heard = self.events.iter().map(|e| (e.head.deployment_id.as_str(), None));
+        let told: BTreeSet<_> = self
+            .samples
+            .iter()
+            .map(|s| (s.head.deployment_id.as_str(), Some(&s.item.facts)))
+            .collect();
+        let heard = self
+            .events
+            .iter()
+            .map(|e| (e.head.deployment_id.as_str(), None));
         heard.chain(told).collect()
     }
 }
@@ -140,7 +173,10 @@ pub fn percentile(values: &mut [i64], quantile: f64) -> Expect {
     values.sort_unstable();
     let rank = quantile * (values.len() - 1) as f64;
     let at = |rank: f64| values[rank as usize].max(1) as f64;
-    Expect::Percentile { low: at(rank.floor()), high: at(rank.ceil()) }
+    Expect::Percentile {
+        low: at(rank.floor()),
+        high: at(rank.ceil()),
+    }
 }
 
 /// The five classes that add up to all requests.
@@ -171,9 +207,18 @@ pub const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p90", 0.9), ("p95", 0.9
 
 /// The counts of some events that tables and views share.
 pub fn counts(events: &[&Event]) -> Row {
-    let number = |of: &dyn Fn(&Event) -> bool| Expect::Count(events.iter().filter(|e| of(e)).count() as u64);
-    let classes = ["status_2xx", "status_4xx", "status_5xx", "status_other", "unclassified"];
-    let mut row: Row = classes.map(|c| (c.to_owned(), number(&|e| class(e.status) == c))).into();
+    let number =
+        |of: &dyn Fn(&Event) -> bool| Expect::Count(events.iter().filter(|e| of(e)).count() as u64);
+    let classes = [
+        "status_2xx",
+        "status_4xx",
+        "status_5xx",
+        "status_other",
+        "unclassified",
+    ];
+    let mut row: Row = classes
+        .map(|c| (c.to_owned(), number(&|e| class(e.status) == c)))
+        .into();
     row.insert("requests".to_owned(), number(&|_| true));
     row.insert("client_gone".to_owned(), number(&is_client_gone));
     row.insert("cold_starts".to_owned(), number(&|e| e.cold_start));
@@ -212,7 +257,11 @@ impl Question<'_> {
 impl Truth<'_> {
     fn events_by_step(&self, question: &Question<'_>) -> BTreeMap<i64, Vec<&Event>> {
         let mut steps: BTreeMap<i64, Vec<&Event>> = BTreeMap::new();
-        for event in self.events.iter().filter(|e| e.head.deployment_id == question.deployment) {
+        for event in self
+            .events
+            .iter()
+            .filter(|e| e.head.deployment_id == question.deployment)
+        {
             let t = event.item.finished_at_us.div_euclid(question.step * SECOND) * question.step;
             if question.covers(t) {
                 steps.entry(t).or_default().push(event.item);
@@ -238,24 +287,39 @@ impl Truth<'_> {
             }
             row
         };
-        self.events_by_step(question).into_iter().map(|(t, events)| (t, row(events))).collect()
+        self.events_by_step(question)
+            .into_iter()
+            .map(|(t, events)| (t, row(events)))
+            .collect()
     }
 
     pub fn response_time(&self, question: &Question<'_>) -> Rows {
         let row = |events: Vec<&Event>| {
             let named = percentiles(&events, &TIMES).into_iter();
-            let mut row: Row = named.map(|(name, value)| (format!("{name}_ms"), value.in_milliseconds())).collect();
+            let mut row: Row = named
+                .map(|(name, value)| (format!("{name}_ms"), value.in_milliseconds()))
+                .collect();
             row.insert("requests".to_owned(), Expect::Count(events.len() as u64));
             row
         };
-        self.events_by_step(question).into_iter().map(|(t, events)| (t, row(events))).collect()
+        self.events_by_step(question)
+            .into_iter()
+            .map(|(t, events)| (t, row(events)))
+            .collect()
     }
 
     /// For each step the samples that cover part of it, with how much of it, in microseconds.
-    pub fn samples_by_step(&self, question: &Question<'_>) -> BTreeMap<i64, Vec<(i64, Seen<'_, Sample>)>> {
+    pub fn samples_by_step(
+        &self,
+        question: &Question<'_>,
+    ) -> BTreeMap<i64, Vec<(i64, Seen<'_, Sample>)>> {
         let step = question.step * SECOND;
         let mut steps: BTreeMap<i64, Vec<_>> = BTreeMap::new();
-        for seen in self.samples.iter().filter(|s| s.head.deployment_id == question.deployment) {
+        for seen in self
+            .samples
+            .iter()
+            .filter(|s| s.head.deployment_id == question.deployment)
+        {
             let to = seen.item.sampled_at_us;
             let from = to - seen.item.interval_us;
             let mut t = from.div_euclid(step) * step;

@@ -1,6 +1,6 @@
 //! Messages that must be refused whole: counted as invalid, set aside with a reason, and no more.
 
-use super::generator::{Replica, Schemas, HOUR, MINUTE, SECOND, event};
+use super::generator::{HOUR, MINUTE, Replica, SECOND, Schemas, event};
 use super::message::{Body, Facts, Message, Sample, Topic};
 use super::random::Random;
 use super::wire;
@@ -8,10 +8,17 @@ use super::wire;
 /// Framing: marker and fingerprint.
 const FRAME: usize = 10;
 
+type Spoil = fn(&mut Sample);
 type Reasons = &'static [&'static str];
 const FRAMING: Reasons = &["bad_framing", "truncated"];
 const SCHEMA: Reasons = &["unknown_schema"];
-const WRONG_MESSAGE: Reasons = &["wrong_message", "wrong_topic", "unexpected_message", "bad_framing", "unknown_schema"];
+const WRONG_MESSAGE: Reasons = &[
+    "wrong_message",
+    "wrong_topic",
+    "unexpected_message",
+    "bad_framing",
+    "unknown_schema",
+];
 const TRUNCATED: Reasons = &["truncated"];
 const NO_EVENTS: Reasons = &["no_events"];
 const TOO_MANY: Reasons = &["too_many_events", "truncated"];
@@ -31,7 +38,12 @@ pub fn messages(random: &mut Random, schemas: &Schemas, now: i64) -> Vec<Message
 }
 
 fn garbage(topic: Topic, key: &str, payload: Vec<u8>, reasons: Reasons) -> Message {
-    Message { topic, key: key.to_owned(), payload, body: Body::Garbage(reasons) }
+    Message {
+        topic,
+        key: key.to_owned(),
+        payload,
+        body: Body::Garbage(reasons),
+    }
 }
 
 fn replica(random: &mut Random) -> Replica {
@@ -50,7 +62,9 @@ fn bad_frames(random: &mut Random, schemas: &Schemas, now: i64) -> Vec<Message> 
     let mut speaker = replica(random);
     let events = vec![event(random, now - HOUR), event(random, now - HOUR)];
     let good_batch = schemas.batch(speaker.batch(events)).payload;
-    let good_sample = schemas.sample(speaker.sample(random, now - HOUR, 5 * SECOND, "active")).payload;
+    let good_sample = schemas
+        .sample(speaker.sample(random, now - HOUR, 5 * SECOND, "active"))
+        .payload;
     let cut = random.between(FRAME as i64, good_batch.len() as i64) as usize;
     let mut unknown = good_batch.clone();
     unknown[5] ^= 0x55;
@@ -58,20 +72,34 @@ fn bad_frames(random: &mut Random, schemas: &Schemas, now: i64) -> Vec<Message> 
     no_marker[0] = 0;
     let mut trailing = good_batch.clone();
     trailing.push(0);
-    let bytes = (0..random.between(1, 200)).map(|_| random.next() as u8 | 1).collect::<Vec<u8>>();
+    let bytes = (0..random.between(1, 200))
+        .map(|_| random.next() as u8 | 1)
+        .collect::<Vec<u8>>();
     let of = |topic, payload: Vec<u8>, reasons| garbage(topic, "rubbish", payload, reasons);
     vec![
         of(Topic::Requests, Vec::new(), FRAMING),
         of(Topic::Replicas, Vec::new(), FRAMING),
-        of(Topic::Requests, b"{\"deployment_id\": \"json\"}".to_vec(), FRAMING),
+        of(
+            Topic::Requests,
+            b"{\"deployment_id\": \"json\"}".to_vec(),
+            FRAMING,
+        ),
         of(Topic::Requests, good_batch[..FRAME - 1].to_vec(), FRAMING),
         of(Topic::Requests, no_marker, FRAMING),
         // 0xC3 is odd: the first byte decides, and it is the marker's only by a chance of 1 in 128.
         of(Topic::Replicas, [vec![1], bytes].concat(), FRAMING),
         of(Topic::Requests, unknown, SCHEMA),
         of(Topic::Requests, good_batch[..cut].to_vec(), TRUNCATED),
-        of(Topic::Replicas, good_sample[..good_sample.len() - 1].to_vec(), TRUNCATED),
-        of(Topic::Requests, trailing, &["bad_value", "trailing_bytes", "bad_framing"]),
+        of(
+            Topic::Replicas,
+            good_sample[..good_sample.len() - 1].to_vec(),
+            TRUNCATED,
+        ),
+        of(
+            Topic::Requests,
+            trailing,
+            &["bad_value", "trailing_bytes", "bad_framing"],
+        ),
         of(Topic::Requests, good_sample, WRONG_MESSAGE),
         of(Topic::Replicas, good_batch, WRONG_MESSAGE),
     ]
@@ -79,7 +107,8 @@ fn bad_frames(random: &mut Random, schemas: &Schemas, now: i64) -> Vec<Message> 
 
 fn bad_batches(random: &mut Random, schemas: &Schemas, now: i64) -> Vec<Message> {
     let mut all = Vec::new();
-    let mut push = |payload: Vec<u8>, reasons| all.push(garbage(Topic::Requests, "rubbish", payload, reasons));
+    let mut push =
+        |payload: Vec<u8>, reasons| all.push(garbage(Topic::Requests, "rubbish", payload, reasons));
     let ids = ["", "a b", "a/b", "ümlaut", "a\u{0}b", "__other__ "].map(str::to_owned);
     for id in ids.into_iter().chain(["y".repeat(129)]) {
         let mut batch = replica(random).batch(vec![event(random, now - HOUR)]);
@@ -100,7 +129,10 @@ fn bad_batches(random: &mut Random, schemas: &Schemas, now: i64) -> Vec<Message>
             4 => spoilt.in_flight = -1,
             _ => spoilt.cold_start_us = Some(-1),
         }
-        push(schemas.batch(replica(random).batch(events)).payload, BAD_VALUE);
+        push(
+            schemas.batch(replica(random).batch(events)).payload,
+            BAD_VALUE,
+        );
     }
     let mut backwards = replica(random).batch(vec![event(random, now - HOUR)]);
     backwards.head.sequence = -1;
@@ -113,12 +145,17 @@ fn bad_batches(random: &mut Random, schemas: &Schemas, now: i64) -> Vec<Message>
     push(empty, NO_EVENTS);
     push(huge, TOO_MANY);
     let event = event(random, now - MINUTE);
-    push(schemas.batch(replica(random).batch(vec![event; 10_001])).payload, TOO_MANY);
+    push(
+        schemas
+            .batch(replica(random).batch(vec![event; 10_001]))
+            .payload,
+        TOO_MANY,
+    );
     all
 }
 
 fn bad_samples(random: &mut Random, schemas: &Schemas, now: i64) -> Vec<Message> {
-    let spoils: [(fn(&mut Sample), Reasons); 9] = [
+    let spoils: [(Spoil, Reasons); 9] = [
         (|s| s.interval_us = 5 * MINUTE + 1, BAD_VALUE),
         (|s| s.interval_us = -1, BAD_VALUE),
         (|s| s.cpu_cores_used = Some(f64::NAN), BAD_VALUE),
@@ -134,15 +171,32 @@ fn bad_samples(random: &mut Random, schemas: &Schemas, now: i64) -> Vec<Message>
         .map(|(spoil, reasons)| {
             let mut sample = replica(random).sample(random, now - HOUR, 5 * SECOND, "active");
             spoil(&mut sample);
-            garbage(Topic::Replicas, "rubbish", schemas.sample(sample).payload, reasons)
+            garbage(
+                Topic::Replicas,
+                "rubbish",
+                schemas.sample(sample).payload,
+                reasons,
+            )
         })
         .collect();
     // An Avro enum index that no symbol has; the state follows a name of known length.
     let sample = replica(random).sample(random, now - HOUR, 5 * SECOND, "stopping");
     let mut payload = schemas.sample(sample.clone()).payload;
-    let prefix = schemas.sample.write(&wire::sample(&Sample { state: "active", ..sample }));
-    let state = payload.iter().zip(&prefix).position(|(a, b)| a != b).expect("the state differs");
+    let prefix = schemas.sample.write(&wire::sample(&Sample {
+        state: "active",
+        ..sample
+    }));
+    let state = payload
+        .iter()
+        .zip(&prefix)
+        .position(|(a, b)| a != b)
+        .expect("the state differs");
     payload[state] = 0x7E;
-    all.push(garbage(Topic::Replicas, "rubbish", payload, &["bad_value", "bad_enum"]));
+    all.push(garbage(
+        Topic::Replicas,
+        "rubbish",
+        payload,
+        &["bad_value", "bad_enum"],
+    ));
     all
 }

@@ -88,12 +88,18 @@ impl Space {
             ("--replicas-topic", &topics.replicas),
             ("--dead-letters-topic", &topics.dead_letters),
         ];
-        flags.iter().flat_map(|(flag, value)| [(*flag).to_owned(), (*value).clone()]).collect()
+        flags
+            .iter()
+            .flat_map(|(flag, value)| [(*flag).to_owned(), (*value).clone()])
+            .collect()
     }
 
     fn store_arguments(&self, clickhouse: &str) -> Vec<String> {
         let flags = [("--clickhouse", clickhouse), ("--database", &self.database)];
-        flags.iter().flat_map(|(flag, value)| [(*flag).to_owned(), (*value).to_owned()]).collect()
+        flags
+            .iter()
+            .flat_map(|(flag, value)| [(*flag).to_owned(), (*value).to_owned()])
+            .collect()
     }
 
     /// A processor on this space, flushing each second.
@@ -106,10 +112,18 @@ impl Space {
         let mut arguments = vec!["processor".to_owned()];
         arguments.extend(self.kafka_arguments());
         arguments.extend(self.store_arguments(clickhouse));
-        let fixed = "--workers 2 --flush-interval 1s --coarse-flush-interval 1s --listen 127.0.0.1:0";
-        arguments.extend(fixed.split(' ').chain(more.iter().copied()).map(str::to_owned));
+        let fixed =
+            "--workers 2 --flush-interval 1s --coarse-flush-interval 1s --listen 127.0.0.1:0";
+        arguments.extend(
+            fixed
+                .split(' ')
+                .chain(more.iter().copied())
+                .map(str::to_owned),
+        );
         let n = self.n_roles.fetch_add(1, Ordering::Relaxed);
-        let log = self.logs.join(format!("{}-processor-{n}.log", self.database));
+        let log = self
+            .logs
+            .join(format!("{}-processor-{n}.log", self.database));
         Role::start("processor", &arguments, &log)
     }
 
@@ -132,14 +146,25 @@ impl Space {
         );
         let number = |row: &super::sql::Record, name: &str| row[name].as_u64().expect("a number");
         let rows = self.sql.try_rows(&query)?;
-        Ok(rows.iter().map(|row| (number(row, "p") as i32, number(row, "to"))).collect())
+        Ok(rows
+            .iter()
+            .map(|row| (number(row, "p") as i32, number(row, "to")))
+            .collect())
     }
 
     /// Waits until every table has come to the end of what was logged.
-    pub fn wait_until_counted(&self, ends: &BTreeMap<(Topic, i32), u64>, processors: &mut [&mut Role]) {
+    pub fn wait_until_counted(
+        &self,
+        ends: &BTreeMap<(Topic, i32), u64>,
+        processors: &mut [&mut Role],
+    ) {
         super::wait_for("every table has counted the whole log", CATCH_UP, || {
             for processor in processors.iter_mut() {
-                assert!(processor.is_running(), "the processor ended:\n{}", processor.tail());
+                assert!(
+                    processor.is_running(),
+                    "the processor ended:\n{}",
+                    processor.tail()
+                );
             }
             for (table, topic) in LEDGER_TABLES {
                 let ledger = self.ledger(table)?;
@@ -147,7 +172,10 @@ impl Space {
                     let to = ledger.get(partition).copied().unwrap_or(0);
                     if of == &topic && to < *end {
                         let logs: Vec<_> = processors.iter().map(|p| p.tail()).collect();
-                        return Err(format!("{table}, partition {partition}: {to} of {end}\n{}", logs.join("\n--\n")));
+                        return Err(format!(
+                            "{table}, partition {partition}: {to} of {end}\n{}",
+                            logs.join("\n--\n")
+                        ));
                     }
                 }
             }

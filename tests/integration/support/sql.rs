@@ -24,8 +24,14 @@ pub struct Sql {
 
 impl Sql {
     pub fn new(url: &str, database: &str) -> Self {
-        let authority = url.strip_prefix("http://").expect("an http URL").trim_end_matches('/');
-        Self { authority: authority.to_owned(), database: database.to_owned() }
+        let authority = url
+            .strip_prefix("http://")
+            .expect("an http URL")
+            .trim_end_matches('/');
+        Self {
+            authority: authority.to_owned(),
+            database: database.to_owned(),
+        }
     }
 
     /// # Errors
@@ -34,13 +40,19 @@ impl Sql {
         let io = |e: std::io::Error| format!("no answer: {e}");
         let mut stream = TcpStream::connect(&self.authority).map_err(io)?;
         stream.set_read_timeout(Some(ANSWER)).map_err(io)?;
-        let target = format!("/?database={}&{FORMAT}&query={}", self.database, encode(statement));
+        let target = format!(
+            "/?database={}&{FORMAT}&query={}",
+            self.database,
+            encode(statement)
+        );
         let head = format!(
             "POST {target} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
             self.authority,
             body.len()
         );
-        stream.write_all(&[head.as_bytes(), body].concat()).map_err(io)?;
+        stream
+            .write_all(&[head.as_bytes(), body].concat())
+            .map_err(io)?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).map_err(io)?;
         let (status, text) = parse(&answer)?;
@@ -52,11 +64,13 @@ impl Sql {
     }
 
     pub fn execute(&self, statement: &str) {
-        self.try_execute(statement, b"").unwrap_or_else(|e| panic!("{statement}\n{e}"));
+        self.try_execute(statement, b"")
+            .unwrap_or_else(|e| panic!("{statement}\n{e}"));
     }
 
     pub fn insert(&self, statement: &str, body: &[u8]) {
-        self.try_execute(statement, body).unwrap_or_else(|e| panic!("{statement}\n{e}"));
+        self.try_execute(statement, body)
+            .unwrap_or_else(|e| panic!("{statement}\n{e}"));
     }
 
     /// # Errors
@@ -64,11 +78,13 @@ impl Sql {
     pub fn try_rows(&self, query: &str) -> Result<Vec<Record>, String> {
         let text = self.try_execute(&format!("{query} FORMAT JSONEachRow"), b"")?;
         let rows = text.lines().filter(|line| !line.is_empty());
-        rows.map(|line| serde_json::from_str(line).map_err(|e| format!("{e}: {line}"))).collect()
+        rows.map(|line| serde_json::from_str(line).map_err(|e| format!("{e}: {line}")))
+            .collect()
     }
 
     pub fn rows(&self, query: &str) -> Vec<Record> {
-        self.try_rows(query).unwrap_or_else(|e| panic!("{query}\n{e}"))
+        self.try_rows(query)
+            .unwrap_or_else(|e| panic!("{query}\n{e}"))
     }
 }
 
@@ -83,12 +99,26 @@ fn encode(text: &str) -> String {
 }
 
 fn parse(answer: &[u8]) -> Result<(u16, String), String> {
-    let end = answer.windows(4).position(|w| w == b"\r\n\r\n").ok_or("an answer without a head")?;
+    let end = answer
+        .windows(4)
+        .position(|w| w == b"\r\n\r\n")
+        .ok_or("an answer without a head")?;
     let head = String::from_utf8_lossy(&answer[..end]).to_ascii_lowercase();
-    let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).ok_or("an answer without a status")?;
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|s| s.parse().ok())
+        .ok_or("an answer without a status")?;
     let body = &answer[end + 4..];
-    let body = if head.contains("transfer-encoding: chunked") { unchunk(body)? } else { body.to_vec() };
-    let length = head.lines().find_map(|l| l.strip_prefix("content-length: ")).and_then(|l| l.trim().parse::<usize>().ok());
+    let body = if head.contains("transfer-encoding: chunked") {
+        unchunk(body)?
+    } else {
+        body.to_vec()
+    };
+    let length = head
+        .lines()
+        .find_map(|l| l.strip_prefix("content-length: "))
+        .and_then(|l| l.trim().parse::<usize>().ok());
     match length {
         Some(length) if body.len() != length => Err("an answer cut short".to_owned()),
         _ => Ok((status, String::from_utf8_lossy(&body).into_owned())),
@@ -98,8 +128,13 @@ fn parse(answer: &[u8]) -> Result<(u16, String), String> {
 fn unchunk(mut rest: &[u8]) -> Result<Vec<u8>, String> {
     let mut body = Vec::new();
     loop {
-        let line = rest.windows(2).position(|w| w == b"\r\n").ok_or("an answer cut short")?;
-        let size = std::str::from_utf8(&rest[..line]).ok().and_then(|s| usize::from_str_radix(s.trim(), 16).ok());
+        let line = rest
+            .windows(2)
+            .position(|w| w == b"\r\n")
+            .ok_or("an answer cut short")?;
+        let size = std::str::from_utf8(&rest[..line])
+            .ok()
+            .and_then(|s| usize::from_str_radix(s.trim(), 16).ok());
         let size = size.ok_or("a chunk without a size")?;
         rest = &rest[line + 2..];
         if size == 0 {

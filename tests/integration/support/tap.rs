@@ -34,7 +34,11 @@ impl Tap {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = format!("http://{}", listener.local_addr().expect("an address"));
         let engine = url.strip_prefix("http://").expect("an http URL").to_owned();
-        let tap = Self { engine, mode: Arc::default(), address };
+        let tap = Self {
+            engine,
+            mode: Arc::default(),
+            address,
+        };
         let accepting = tap.clone();
         std::thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
@@ -62,19 +66,29 @@ impl Tap {
     }
 
     pub fn is_holding(&self) -> bool {
-        matches!(*self.mode.lock().expect("nothing panics with it"), Mode::Held(_))
+        matches!(
+            *self.mode.lock().expect("nothing panics with it"),
+            Mode::Held(_)
+        )
     }
 
     pub fn has_seen(&self) -> bool {
-        matches!(*self.mode.lock().expect("nothing panics with it"), Mode::Seen)
+        matches!(
+            *self.mode.lock().expect("nothing panics with it"),
+            Mode::Seen
+        )
     }
 
     /// Gives the engine what was kept back, and the engine's answer.
     pub fn release(&self) -> String {
         let mode = std::mem::take(&mut *self.mode.lock().expect("nothing panics with it"));
-        let Mode::Held(request) = mode else { panic!("nothing was kept back") };
+        let Mode::Held(request) = mode else {
+            panic!("nothing was kept back")
+        };
         let mut engine = TcpStream::connect(&self.engine).expect("the engine answers");
-        engine.set_read_timeout(Some(sql::ANSWER)).expect("a timeout");
+        engine
+            .set_read_timeout(Some(sql::ANSWER))
+            .expect("a timeout");
         engine.write_all(&request).expect("the engine takes it");
         let mut answer = vec![0; 1 << 16];
         let n = engine.read(&mut answer).expect("the engine answers");
@@ -83,7 +97,9 @@ impl Tap {
 
     /// One client's connection: whole requests forward, whatever comes back.
     fn serve(&self, mut client: TcpStream) {
-        let Ok(mut engine) = TcpStream::connect(&self.engine) else { return };
+        let Ok(mut engine) = TcpStream::connect(&self.engine) else {
+            return;
+        };
         let (mut answers, mut back) = match (engine.try_clone(), client.try_clone()) {
             (Ok(answers), Ok(back)) => (answers, back),
             _ => return,
@@ -152,7 +168,10 @@ fn request_length(bytes: &[u8]) -> Option<usize> {
         chunks_end(bytes, head_end)?
     } else {
         let length = head.lines().find_map(|l| l.strip_prefix("content-length:"));
-        head_end + length.and_then(|l| l.trim().parse::<usize>().ok()).unwrap_or(0)
+        head_end
+            + length
+                .and_then(|l| l.trim().parse::<usize>().ok())
+                .unwrap_or(0)
     };
     (bytes.len() >= end).then_some(end)
 }

@@ -3,9 +3,9 @@
 
 use std::path::Path;
 
+use apache_avro::Schema;
 use apache_avro::types::Value;
 use apache_avro::writer::datum::GenericDatumWriter;
-use apache_avro::Schema;
 use serde_json::Value as Json;
 
 use super::message::{Batch, Event, Gpu, Head, Sample};
@@ -84,8 +84,13 @@ impl Writer {
         let mut framed = Vec::from(MARKER);
         framed.extend(self.fingerprint.to_le_bytes());
         // Validation would look the same names up again for every event; a wrong fit panics anyway.
-        let writer = GenericDatumWriter::builder(&self.schema).validate(false).build().expect("a writer");
-        writer.write_value(&mut framed, fit(record, &self.schema)).expect("a fitted value is written");
+        let writer = GenericDatumWriter::builder(&self.schema)
+            .validate(false)
+            .build()
+            .expect("a writer");
+        writer
+            .write_value(&mut framed, fit(record, &self.schema))
+            .expect("a fitted value is written");
         framed
     }
 }
@@ -98,7 +103,10 @@ fn fit(raw: &Raw, schema: &Schema) -> Value {
     match (raw, schema) {
         (raw, Schema::Union(union)) => {
             let is_null = matches!(raw, Raw::Null);
-            let branch = union.variants().iter().position(|v| matches!(v, Schema::Null) == is_null);
+            let branch = union
+                .variants()
+                .iter()
+                .position(|v| matches!(v, Schema::Null) == is_null);
             let branch = branch.unwrap_or_else(|| panic!("no branch for {raw:?}"));
             Value::Union(branch as u32, Box::new(fit(raw, &union.variants()[branch])))
         }
@@ -112,15 +120,23 @@ fn fit(raw: &Raw, schema: &Schema) -> Value {
         (Raw::Text(v), Schema::String) => Value::String(v.clone()),
         (Raw::Text(v), Schema::Enum(of)) => {
             let index = of.symbols.iter().position(|s| s == v);
-            Value::Enum(index.unwrap_or_else(|| panic!("no symbol {v}")) as u32, v.clone())
+            Value::Enum(
+                index.unwrap_or_else(|| panic!("no symbol {v}")) as u32,
+                v.clone(),
+            )
         }
         (Raw::Bytes(v), Schema::Fixed(of)) => Value::Fixed(of.size, v.clone()),
-        (Raw::List(items), Schema::Array(of)) => Value::Array(items.iter().map(|i| fit(i, &of.items)).collect()),
+        (Raw::List(items), Schema::Array(of)) => {
+            Value::Array(items.iter().map(|i| fit(i, &of.items)).collect())
+        }
         (Raw::Record(given), Schema::Record(of)) => Value::Record(
             of.fields
                 .iter()
                 .map(|field| {
-                    let raw = given.iter().find(|(name, _)| *name == field.name).map(|(_, raw)| raw);
+                    let raw = given
+                        .iter()
+                        .find(|(name, _)| *name == field.name)
+                        .map(|(_, raw)| raw);
                     let value = match (raw, &field.default) {
                         (Some(raw), _) => fit(raw, &field.schema),
                         (None, Some(default)) => fit(&plain(default), &field.schema),
@@ -139,7 +155,9 @@ fn plain(default: &Json) -> Raw {
     match default {
         Json::Null => Raw::Null,
         Json::Bool(v) => Raw::Bool(*v),
-        Json::Number(v) => v.as_i64().map_or_else(|| Raw::Real(v.as_f64().expect("a number")), Raw::Int),
+        Json::Number(v) => v
+            .as_i64()
+            .map_or_else(|| Raw::Real(v.as_f64().expect("a number")), Raw::Int),
         Json::String(v) => Raw::Text(v.clone()),
         Json::Array(v) if v.is_empty() => Raw::List(Vec::new()),
         other => panic!("no such default expected: {other}"),
@@ -152,14 +170,23 @@ pub fn canonical_form(schema: &Json, namespace: &str) -> String {
     match schema {
         Json::String(name) => quoted(&full_name(name, namespace)),
         Json::Array(branches) => {
-            let branches: Vec<_> = branches.iter().map(|b| canonical_form(b, namespace)).collect();
+            let branches: Vec<_> = branches
+                .iter()
+                .map(|b| canonical_form(b, namespace))
+                .collect();
             format!("[{}]", branches.join(","))
         }
         Json::Object(object) => {
             let of = object["type"].as_str();
             match of {
-                Some("array") => format!(r#"{{"type":"array","items":{}}}"#, canonical_form(&object["items"], namespace)),
-                Some("map") => format!(r#"{{"type":"map","values":{}}}"#, canonical_form(&object["values"], namespace)),
+                Some("array") => format!(
+                    r#"{{"type":"array","items":{}}}"#,
+                    canonical_form(&object["items"], namespace)
+                ),
+                Some("map") => format!(
+                    r#"{{"type":"map","values":{}}}"#,
+                    canonical_form(&object["values"], namespace)
+                ),
                 Some(of @ ("record" | "enum" | "fixed")) => named_form(of, object, namespace),
                 // A primitive written as an object, say for a logical type, is its simple form.
                 _ => canonical_form(&object["type"], namespace),
@@ -170,9 +197,15 @@ pub fn canonical_form(schema: &Json, namespace: &str) -> String {
 }
 
 fn named_form(of: &str, object: &serde_json::Map<String, Json>, namespace: &str) -> String {
-    let namespace = object.get("namespace").and_then(Json::as_str).unwrap_or(namespace);
+    let namespace = object
+        .get("namespace")
+        .and_then(Json::as_str)
+        .unwrap_or(namespace);
     let name = full_name(object["name"].as_str().expect("a name"), namespace);
-    let inner = name.rsplit_once('.').map_or("", |(space, _)| space).to_owned();
+    let inner = name
+        .rsplit_once('.')
+        .map_or("", |(space, _)| space)
+        .to_owned();
     let head = format!(r#"{{"name":{},"type":"{of}""#, quoted(&name));
     match of {
         "record" => {
@@ -181,7 +214,10 @@ fn named_form(of: &str, object: &serde_json::Map<String, Json>, namespace: &str)
                 .iter()
                 .map(|field| {
                     let name = quoted(field["name"].as_str().expect("a name"));
-                    format!(r#"{{"name":{name},"type":{}}}"#, canonical_form(&field["type"], &inner))
+                    format!(
+                        r#"{{"name":{name},"type":{}}}"#,
+                        canonical_form(&field["type"], &inner)
+                    )
                 })
                 .collect();
             format!(r#"{head},"fields":[{}]}}"#, fields.join(","))
@@ -192,7 +228,9 @@ fn named_form(of: &str, object: &serde_json::Map<String, Json>, namespace: &str)
 }
 
 fn full_name(name: &str, namespace: &str) -> String {
-    const PRIMITIVES: [&str; 8] = ["null", "boolean", "int", "long", "float", "double", "bytes", "string"];
+    const PRIMITIVES: [&str; 8] = [
+        "null", "boolean", "int", "long", "float", "double", "bytes", "string",
+    ];
     if PRIMITIVES.contains(&name) || name.contains('.') || namespace.is_empty() {
         name.to_owned()
     } else {
@@ -227,7 +265,10 @@ fn head(head: &Head) -> Vec<(&'static str, Raw)> {
 
 pub fn batch(batch: &Batch) -> Raw {
     let mut fields = head(&batch.head);
-    fields.push(("events", Raw::List(batch.events.iter().map(event).collect())));
+    fields.push((
+        "events",
+        Raw::List(batch.events.iter().map(event).collect()),
+    ));
     Raw::Record(fields)
 }
 
@@ -252,7 +293,10 @@ pub fn sample(sample: &Sample) -> Raw {
     let facts = &sample.facts;
     let mut fields = head(&sample.head);
     let dropped = |(reason, count): &(String, i64)| {
-        Raw::Record(vec![("reason", reason.as_str().into()), ("count", (*count).into())])
+        Raw::Record(vec![
+            ("reason", reason.as_str().into()),
+            ("count", (*count).into()),
+        ])
     };
     fields.extend([
         ("sampled_at", sample.sampled_at_us.into()),
@@ -274,7 +318,10 @@ pub fn sample(sample: &Sample) -> Raw {
         ("oldest_in_flight_us", sample.oldest_in_flight_us.into()),
         ("restarts", sample.restarts.into()),
         ("load_us", sample.load_us.into()),
-        ("dropped", Raw::List(sample.dropped.iter().map(dropped).collect())),
+        (
+            "dropped",
+            Raw::List(sample.dropped.iter().map(dropped).collect()),
+        ),
     ]);
     Raw::Record(fields)
 }
