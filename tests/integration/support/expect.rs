@@ -13,6 +13,8 @@ pub type Rows = BTreeMap<i64, Row>;
 const SKETCH_ERROR: f64 = 0.01;
 /// Sums of doubles in another order differ by this much at most.
 const ROUNDING: f64 = 1e-9;
+/// Reading a double's decimal digits may miss it by its last bit.
+const LAST_BIT: f64 = 4.0 * f64::EPSILON;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Expect {
@@ -49,7 +51,9 @@ impl Expect {
         match (self, got) {
             (Self::Null, Json::Null) => true,
             (Self::Count(n), got) => got.as_u64() == Some(*n),
-            (Self::Exactly(v), got) => got.as_f64() == Some(*v),
+            (Self::Exactly(v), got) => got
+                .as_f64()
+                .is_some_and(|got| (got - v).abs() <= LAST_BIT * v.abs()),
             (Self::Mean(v), got) => got.as_f64().is_some_and(|got| close(got, *v)),
             (Self::PerSecond(v), got) => got.as_f64().is_some_and(|got| close(got, *v / seconds)),
             (Self::Percentile { low, high }, got) => got.as_f64().is_some_and(|got| {
