@@ -11,6 +11,8 @@ pub struct Level<W> {
     /// By owner: where its windows are.
     slots: Vec<Slots>,
     windows: Vec<Open<W>>,
+    /// Bytes behind the windows, as told by [`Self::grow`].
+    heap_bytes: usize,
 }
 
 /// One window with data.
@@ -31,7 +33,7 @@ struct Slots {
 
 impl<W: Default> Level<W> {
     pub fn new(tier: Tier) -> Self {
-        Self { tier, slots: Vec::new(), windows: Vec::new() }
+        Self { tier, slots: Vec::new(), windows: Vec::new(), heap_bytes: 0 }
     }
 
     /// The index of the window that holds `second`; it is opened when missing.
@@ -85,6 +87,25 @@ impl<W: Default> Level<W> {
         let _ = open;
     }
 
+    /// Notes that a window's heap grew.
+    #[inline]
+    pub fn grow(&mut self, bytes: usize) {
+        self.heap_bytes += bytes;
+    }
+
+    /// Bytes held by the windows, about.
+    pub fn state_bytes(&self) -> usize {
+        self.heap_bytes + self.windows.len() * size_of::<Open<W>>()
+    }
+
+    /// Adds finer windows of the same owners to those that hold them. `merge` returns how many bytes its target grew.
+    pub fn merge_up(&mut self, finer: &[Open<W>], merge: impl Fn(&mut W, &W) -> usize) {
+        for open in finer {
+            let index = self.index_of(open.owner, open.start);
+            self.heap_bytes += merge(&mut self.windows[index as usize].window, &open.window);
+        }
+    }
+
     /// How many windows have data.
     pub fn len(&self) -> usize {
         self.windows.len()
@@ -99,6 +120,7 @@ impl<W: Default> Level<W> {
         for open in &self.windows {
             self.slots[open.owner as usize].sorted.clear();
         }
+        self.heap_bytes = 0;
         std::mem::take(&mut self.windows)
     }
 

@@ -148,14 +148,16 @@ impl Sketch {
         self.insert_key(key_table().key(value_us));
     }
 
-    /// Records one value by its key.
+    /// Records one value by its key. Returns by how many bytes the heap grew.
     #[inline]
-    pub fn insert_key(&mut self, key: Key) {
+    pub fn insert_key(&mut self, key: Key) -> usize {
+        let mut grown = 0;
         if usize::from(self.n_few) == FEW {
-            self.fold_few();
+            grown = self.fold_few();
         }
         self.few[usize::from(self.n_few)] = key;
         self.n_few += 1;
+        grown
     }
 
     /// True while nothing was recorded.
@@ -175,12 +177,15 @@ impl Sketch {
         })
     }
 
-    /// Adds everything that `other` holds. Any order and grouping of merges gives the same counts.
-    pub fn merge(&mut self, other: &Self) {
+    /// Adds everything that `other` holds. Any order and grouping of merges gives the same counts. Returns by how many
+    /// bytes the heap grew.
+    pub fn merge(&mut self, other: &Self) -> usize {
+        let mut grown = 0;
         for &key in &other.few[..usize::from(other.n_few)] {
-            self.insert_key(key);
+            grown += self.insert_key(key);
         }
         if let Some(theirs) = &other.bins {
+            let before = self.heap_bytes();
             let bins = self.bins.get_or_insert_default();
             if let Some((low, high)) = theirs.span() {
                 bins.make_room(low, high);
@@ -191,12 +196,15 @@ impl Sketch {
             for &(key, count) in &theirs.spilled {
                 bins.add(key, count);
             }
+            grown += self.heap_bytes().saturating_sub(before);
         }
+        grown
     }
 
     #[cold]
     #[inline(never)]
-    fn fold_few(&mut self) {
+    fn fold_few(&mut self) -> usize {
+        let before = self.heap_bytes();
         let few = &self.few[..usize::from(self.n_few)];
         let (low, high) = few.iter().fold((Key::MAX, 0), |(low, high), &key| (low.min(key), high.max(key)));
         let bins = self.bins.get_or_insert_default();
@@ -207,6 +215,7 @@ impl Sketch {
             bins.add_one(key);
         }
         self.n_few = 0;
+        self.heap_bytes().saturating_sub(before)
     }
 
     /// Appends the state as ClickHouse's `quantilesDD(0.01, …)` has it.

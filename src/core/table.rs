@@ -130,6 +130,22 @@ fn first_of_month(day: i64) -> i64 {
     day - day_of_month
 }
 
+/// Some of the tables.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TableSet(u8);
+
+impl TableSet {
+    pub const fn contains(self, table: Table) -> bool {
+        self.0 & (1 << table as u8) != 0
+    }
+}
+
+impl FromIterator<Table> for TableSet {
+    fn from_iter<I: IntoIterator<Item = Table>>(tables: I) -> Self {
+        Self(tables.into_iter().fold(0, |bits, table| bits | 1 << table as u8))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,1 +1,10 @@
-//! store
+//! ClickHouse: its tables, the one insert that exactness rests on, and what is read back.
+//!
+//! [`columns`] names the columns, [`rows`] and [`native`] make a block of a flush, [`insert`] sends it behind its
+//! guard, [`ledger`] reads what really is there, [`audit`] checks it all.
+pub mod audit;
+pub mod columns;
+pub mod insert;
+pub mod ledger;
+pub mod native;
+pub mod rows;

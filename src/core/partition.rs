@@ -1,0 +1,399 @@
+//! One partition of one topic under one assignment: what was folded, and which table has covered which offsets.
+//!
+//! Owns the time rule, the cuts of a replay, and the making of deltas. It never reads a clock: the broker's append time
+//! comes with each message.
+//!
+//! A replay starts at the lowest of the tables' ledgers. It is cut at every table's ledger by a full flush, so that no
+//! range straddles the offset from which a table takes rows.
+
+use std::sync::Arc;
+
+use super::event::{BatchHead, GpuReading, ReplicaSample, RequestEvent};
+use super::ids::IdLimits;
+use super::ledger::LedgerCounts;
+use super::recovery::Recovery;
+use super::replica_fold::{Facts, ReplicaFold};
+use super::replica_window::ReplicaWindow;
+use super::request_fold::{RequestFold, Row, Seen, second_of};
+use super::request_window::{ReplicaRequestWindow, RequestWindow};
+use super::table::{Stream, Table, TableSet, Tier};
+
+/// How far before the broker's append time an event may lie.
+pub const ACCEPT_BACK_US: i64 = 48 * 3600 * 1_000_000;
+
+/// How far after the broker's append time an event may lie: what a clock without NTP is off by.
+pub const ACCEPT_AHEAD_US: i64 = 5 * 60 * 1_000_000;
+
+/// A range is closed once a table has this many rows: one insert is one part, and stays one block.
+pub const MAX_RANGE_ROWS: usize = 20_000;
+
+/// A range is closed once its windows hold this many bytes.
+pub const MAX_RANGE_BYTES: usize = 64 << 20;
+
+/// Which partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Source {
+    pub stream: Stream,
+    pub partition: i32,
+}
+
+/// What to do before a message is folded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    Fold,
+    /// Every table has it already.
+    Skip,
+    /// A table's ledger lies here: flush in full first.
+    CutFirst,
+}
+
+/// How much of the open windows a flush takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FlushKind {
+    /// The 10 s table.
+    Fine,
+    /// Every table.
+    Full,
+}
+
+/// Rows of one table.
+pub enum Rows {
+    Requests(Vec<Row<RequestWindow>>),
+    ReplicaRequests(Vec<Row<ReplicaRequestWindow>>),
+    Replicas(Vec<Row<ReplicaWindow>>),
+}
+
+/// What one table lacks: the rows of the messages `[from, to)` of one partition.
+pub struct Delta {
+    pub table: Table,
+    pub from: u64,
+    pub to: u64,
+    /// Leader epoch at `to`; −1 where unknown.
+    pub epoch: i32,
+    /// The broker's append time of the first message of the range, in ms; none where it has no message.
+    pub append_ms: Option<i64>,
+    pub counts: LedgerCounts,
+    pub rows: Rows,
+}
+
+/// A row of the `deployments` table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeploymentRow {
+    pub id: Arc<str>,
+    pub facts: Facts,
+    pub seen: Seen,
+}
+
+/// Everything that a flush takes out of a partition.
+pub struct Flush {
+    pub source: Source,
+    pub generation: u64,
+    /// The next offset to be folded: what may be committed once everything is stored.
+    pub position: u64,
+    pub deltas: Vec<Delta>,
+    pub deployments: Vec<DeploymentRow>,
+}
+
+enum Fold {
+    Requests(Box<RequestFold>),
+    Replicas(Box<ReplicaFold>),
+}
+
+struct Progress {
+    table: Table,
+    /// The first offset that the table lacks.
+    from: u64,
+    /// What had been counted when `from` was reached.
+    base: LedgerCounts,
+    append_ms: Option<i64>,
+}
+
+/// The windows of one partition, and how far each table is.
+pub struct Partition {
+    source: Source,
+    generation: u64,
+    next: u64,
+    epoch: i32,
+    tables: Vec<Progress>,
+    /// Some table has no append time for its range yet.
+    wants_append_time: bool,
+    /// The next offset above `next` at which a table begins; `u64::MAX` without one.
+    next_cut: u64,
+    counts: LedgerCounts,
+    n_readings_left_out: u64,
+    fold: Fold,
+}
+
+impl Partition {
+    pub fn new(source: Source, generation: u64, recovery: &Recovery, limits: IdLimits) -> Self {
+        let fold = match source.stream {
+            Stream::Requests => Fold::Requests(Box::new(RequestFold::new(limits))),
+            Stream::Replicas => Fold::Replicas(Box::new(ReplicaFold::new(limits))),
+        };
+        let tables = recovery
+            .tables
+            .iter()
+            .map(|start| Progress { table: start.table, from: start.from, base: LedgerCounts::default(), append_ms: None })
+            .collect();
+        let mut partition = Self {
+            source,
+            generation,
+            next: recovery.start,
+            epoch: recovery.epoch,
+            tables,
+            wants_append_time: true,
+            next_cut: u64::MAX,
+            counts: LedgerCounts::default(),
+            n_readings_left_out: 0,
+            fold,
+        };
+        partition.find_next_cut();
+        partition
+    }
+
+    pub const fn source(&self) -> Source {
+        self.source
+    }
+
+    pub const fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The next offset to be folded.
+    pub const fn position(&self) -> u64 {
+        self.next
+    }
+
+    /// Counted since the assignment.
+    pub const fn counts(&self) -> LedgerCounts {
+        self.counts
+    }
+
+    /// Readings left out since the assignment, because a limit put their replica under `__other__`.
+    pub const fn n_readings_left_out(&self) -> u64 {
+        self.n_readings_left_out
+    }
+
+    /// What must happen before the message at `offset` is folded.
+    #[inline]
+    pub const fn step(&self, offset: u64) -> Step {
+        if offset < self.next {
+            Step::Skip
+        } else if offset >= self.next_cut {
+            Step::CutFirst
+        } else {
+            Step::Fold
+        }
+    }
+
+    /// Moves up to the cut that [`Step::CutFirst`] spoke of; a full flush must follow.
+    pub fn advance_to_cut(&mut self) {
+        if self.next_cut != u64::MAX {
+            self.next = self.next_cut;
+        }
+    }
+
+    /// Accounts for the message at `offset`, whatever becomes of it. Exactly one of the `fold_…` functions or
+    /// [`Self::refuse`] follows.
+    #[inline]
+    pub fn begin_message(&mut self, offset: u64, append_ms: i64) {
+        self.next = offset + 1;
+        if self.wants_append_time {
+            self.wants_append_time = false;
+            for progress in &mut self.tables {
+                progress.append_ms.get_or_insert(append_ms);
+            }
+        }
+    }
+
+    /// Notes the leader epoch of the last message of a fetch.
+    pub const fn set_epoch(&mut self, epoch: i32) {
+        self.epoch = epoch;
+    }
+
+    /// Takes the events of one message whose time is right, and appends the indexes of the others to `refused`.
+    /// They are in the windows after [`Self::apply`].
+    pub fn fold_batch(&mut self, head: &BatchHead<'_>, events: &[RequestEvent], append_ms: i64, refused: &mut Vec<u32>) {
+        let Fold::Requests(fold) = &mut self.fold else {
+            unreachable!("a batch is folded by a partition of requests");
+        };
+        let place = fold.place(head.deployment_id, head.replica_id);
+        let append_us = append_ms.saturating_mul(1000);
+        let mut n_accepted = 0;
+        let (mut first, mut last) = (i64::MAX, i64::MIN);
+        for (index, event) in (0_u32..).zip(events) {
+            if accepts(append_us, event.finished_at_us) {
+                fold.push(place, event);
+                n_accepted += 1;
+                first = first.min(event.finished_at_us);
+                last = last.max(event.finished_at_us);
+            } else {
+                refused.push(index);
+            }
+        }
+        if n_accepted > 0 {
+            fold.note_seen(place, second_of(first));
+            fold.note_seen(place, second_of(last));
+        }
+        self.counts.events += n_accepted;
+        self.counts.late += events.len() as u64 - n_accepted;
+    }
+
+    /// Records the events of all batches since the last call.
+    pub fn apply(&mut self) {
+        if let Fold::Requests(fold) = &mut self.fold {
+            fold.apply();
+        }
+    }
+
+    /// Records one sample. False where its time is refused.
+    pub fn fold_sample(&mut self, sample: &ReplicaSample<'_>, gpus: &[GpuReading], append_ms: i64) -> bool {
+        let Fold::Replicas(fold) = &mut self.fold else {
+            unreachable!("a sample is folded by a partition of replicas");
+        };
+        let is_accepted = accepts(append_ms.saturating_mul(1000), sample.sampled_at_us);
+        if is_accepted {
+            self.n_readings_left_out += fold.record(sample, gpus);
+            self.counts.events += 1;
+        } else {
+            self.counts.late += 1;
+        }
+        is_accepted
+    }
+
+    /// Counts a message that was refused whole.
+    pub const fn refuse(&mut self) {
+        self.counts.invalid += 1;
+    }
+
+    /// Bytes held by open windows, about.
+    pub fn state_bytes(&self) -> usize {
+        match &self.fold {
+            Fold::Requests(fold) => fold.state_bytes(),
+            Fold::Replicas(fold) => fold.state_bytes(),
+        }
+    }
+
+    /// Open windows, of all tiers.
+    pub fn n_windows(&self) -> usize {
+        match &self.fold {
+            Fold::Requests(fold) => fold.n_windows(),
+            Fold::Replicas(fold) => fold.n_windows(),
+        }
+    }
+
+    /// The flush that a limit on a range asks for.
+    pub fn wants_flush(&self) -> Option<FlushKind> {
+        let (fine, coarse) = match &self.fold {
+            Fold::Requests(fold) => (fold.n_fine_rows(), fold.n_coarse_rows()),
+            Fold::Replicas(fold) => (fold.n_fine_rows(), fold.n_coarse_rows()),
+        };
+        if coarse >= MAX_RANGE_ROWS || self.state_bytes() >= MAX_RANGE_BYTES {
+            Some(FlushKind::Full)
+        } else if fine >= MAX_RANGE_ROWS {
+            Some(FlushKind::Fine)
+        } else {
+            None
+        }
+    }
+
+    /// Takes the windows out, with the offsets that they cover. What it returns is stored or the partition is dropped.
+    pub fn flush(&mut self, kind: FlushKind) -> Flush {
+        let active: TableSet = self.tables.iter().filter(|progress| progress.from < self.next).map(|progress| progress.table).collect();
+        let mut rows = match &mut self.fold {
+            Fold::Requests(fold) => drain_requests(fold, active, kind),
+            Fold::Replicas(fold) => drain_replicas(fold, active, kind),
+        };
+        let deployments = self.take_deployments(kind);
+        let mut deltas = Vec::new();
+        for progress in &mut self.tables {
+            if kind == FlushKind::Fine && progress.table.tier() != Tier::TenSeconds || progress.from > self.next {
+                continue;
+            }
+            if let Some(at) = rows.iter().position(|(table, _)| *table == progress.table)
+                && progress.from < self.next
+            {
+                deltas.push(Delta {
+                    table: progress.table,
+                    from: progress.from,
+                    to: self.next,
+                    epoch: self.epoch,
+                    append_ms: progress.append_ms,
+                    counts: self.counts.since(progress.base),
+                    rows: rows.swap_remove(at).1,
+                });
+            }
+            progress.from = self.next;
+            progress.base = self.counts;
+            progress.append_ms = None;
+        }
+        self.wants_append_time = true;
+        self.find_next_cut();
+        Flush { source: self.source, generation: self.generation, position: self.next, deltas, deployments }
+    }
+
+    fn take_deployments(&mut self, kind: FlushKind) -> Vec<DeploymentRow> {
+        match (&mut self.fold, kind) {
+            (Fold::Requests(fold), FlushKind::Fine) => unnamed(fold.take_new_seen()),
+            (Fold::Replicas(fold), FlushKind::Fine) => named(fold.take_new_facts()),
+            (Fold::Requests(fold), FlushKind::Full) => {
+                let rows = unnamed(fold.take_all_seen());
+                fold.forget_ids_if_empty();
+                rows
+            }
+            (Fold::Replicas(fold), FlushKind::Full) => {
+                let rows = named(fold.take_all_facts());
+                fold.forget_ids_if_empty();
+                rows
+            }
+        }
+    }
+
+    fn find_next_cut(&mut self) {
+        self.next_cut = self.tables.iter().map(|progress| progress.from).filter(|&from| from > self.next).min().unwrap_or(u64::MAX);
+    }
+}
+
+/// The time rule: by the broker's clock, so that every replay decides alike.
+const fn accepts(append_us: i64, event_us: i64) -> bool {
+    event_us > 0 && event_us >= append_us - ACCEPT_BACK_US && event_us <= append_us + ACCEPT_AHEAD_US
+}
+
+fn drain_requests(fold: &mut RequestFold, active: TableSet, kind: FlushKind) -> Vec<(Table, Rows)> {
+    fold.apply();
+    let mut rows = Vec::new();
+    let mut add = |table, taken: Option<Rows>| rows.extend(taken.map(|taken| (table, taken)));
+    add(Table::Requests10s, fold.drain_fine(active).map(Rows::Requests));
+    if kind == FlushKind::Full {
+        add(Table::Requests1m, fold.drain_minutes(active).map(Rows::Requests));
+        add(Table::RequestsByReplica1m, fold.drain_replica_minutes(active).map(Rows::ReplicaRequests));
+        if active.contains(Table::Requests1h) {
+            add(Table::Requests1h, Some(Rows::Requests(fold.drain_hours())));
+        }
+        if active.contains(Table::RequestsByReplica1h) {
+            add(Table::RequestsByReplica1h, Some(Rows::ReplicaRequests(fold.drain_replica_hours())));
+        }
+    }
+    rows
+}
+
+fn drain_replicas(fold: &mut ReplicaFold, active: TableSet, kind: FlushKind) -> Vec<(Table, Rows)> {
+    let mut rows = Vec::new();
+    let mut add = |table, taken: Option<Rows>| rows.extend(taken.map(|taken| (table, taken)));
+    add(Table::Replicas10s, fold.drain_fine(active).map(Rows::Replicas));
+    if kind == FlushKind::Full {
+        add(Table::Replicas1m, fold.drain_minutes(active).map(Rows::Replicas));
+        if active.contains(Table::Replicas1h) {
+            add(Table::Replicas1h, Some(Rows::Replicas(fold.drain_hours())));
+        }
+    }
+    rows
+}
+
+fn unnamed(seen: Vec<(Arc<str>, Seen)>) -> Vec<DeploymentRow> {
+    seen.into_iter().map(|(id, seen)| DeploymentRow { id, facts: Facts::default(), seen }).collect()
+}
+
+fn named(facts: Vec<(Arc<str>, Facts, Seen)>) -> Vec<DeploymentRow> {
+    facts.into_iter().map(|(id, facts, seen)| DeploymentRow { id, facts, seen }).collect()
+}

@@ -1,0 +1,255 @@
+//! Folds one partition's requests into windows, and hands out the windows that a flush covers.
+//!
+//! Events meet the 10 s windows of their deployment and the 1 m windows of their replica. The coarser tiers are merged
+//! from the finer ones when a flush drains them, so that an event is recorded twice and not five times.
+
+use std::sync::Arc;
+
+use super::event::RequestEvent;
+use super::ids::{IdLimits, Ids, Place};
+use super::level::{Level, Open};
+use super::request_window::{ReplicaRequestWindow, RequestWindow};
+use super::sketch::{KeyTable, key_table};
+use super::table::{Table, TableSet, Tier};
+
+/// How far ahead of the fold a window is loaded: the time of about eight events hides one miss.
+const PREFETCH_AHEAD: usize = 8;
+
+/// One row of a table to be: whose window, which, and what is in it.
+pub struct Row<W> {
+    pub deployment: Arc<str>,
+    /// None in tables by deployment.
+    pub replica: Option<Arc<str>>,
+    /// Seconds since 1970.
+    pub window_start: u32,
+    pub window: W,
+}
+
+/// First and last second in which something was seen of a deployment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    pub first: u32,
+    pub last: u32,
+}
+
+/// When each deployment was seen since the last full flush, and which of that the `deployments` table was not told.
+#[derive(Default)]
+struct SeenDeployments {
+    /// By deployment's number.
+    seen: Vec<Option<Seen>>,
+    new: Vec<u32>,
+}
+
+impl SeenDeployments {
+    #[inline]
+    fn note(&mut self, deployment: u32, second: u32) {
+        if let Some(Some(seen)) = self.seen.get_mut(deployment as usize) {
+            seen.first = seen.first.min(second);
+            seen.last = seen.last.max(second);
+        } else {
+            let n = self.seen.len().max(deployment as usize + 1);
+            self.seen.resize(n, None);
+            self.seen[deployment as usize] = Some(Seen { first: second, last: second });
+            self.new.push(deployment);
+        }
+    }
+
+    fn take_new(&mut self) -> Vec<(u32, Seen)> {
+        let new = std::mem::take(&mut self.new);
+        new.into_iter().filter_map(|number| Some((number, self.seen[number as usize]?))).collect()
+    }
+
+    fn take_all(&mut self) -> Vec<(u32, Seen)> {
+        self.new.clear();
+        let all = std::mem::take(&mut self.seen);
+        (0..).zip(all).filter_map(|(number, seen)| Some((number, seen?))).collect()
+    }
+}
+
+/// The open windows of one partition of the requests topic.
+pub struct RequestFold {
+    ids: Ids,
+    keys: &'static KeyTable,
+    ten_seconds: Level<RequestWindow>,
+    minutes: Level<RequestWindow>,
+    hours: Level<RequestWindow>,
+    replica_minutes: Level<ReplicaRequestWindow>,
+    replica_hours: Level<ReplicaRequestWindow>,
+    seen: SeenDeployments,
+    /// Where each accepted event of the pending messages goes; see [`Self::apply`].
+    pending: Vec<Pending>,
+}
+
+struct Pending {
+    event: RequestEvent,
+    window: u32,
+    replica_window: u32,
+}
+
+impl RequestFold {
+    pub fn new(limits: IdLimits) -> Self {
+        Self {
+            ids: Ids::new(limits),
+            keys: key_table(),
+            ten_seconds: Level::new(Tier::TenSeconds),
+            minutes: Level::new(Tier::Minute),
+            hours: Level::new(Tier::Hour),
+            replica_minutes: Level::new(Tier::Minute),
+            replica_hours: Level::new(Tier::Hour),
+            seen: SeenDeployments::default(),
+            pending: Vec::new(),
+        }
+    }
+
+    /// The numbers of a message's deployment and replica.
+    #[inline]
+    pub fn place(&mut self, deployment_id: &str, replica_id: &str) -> Place {
+        self.ids.place(deployment_id, replica_id)
+    }
+
+    /// Takes one event: its windows are looked up now and recorded into by [`Self::apply`], so that the cache misses of
+    /// many events overlap. `finished_at_us` must have passed the time rule.
+    #[inline]
+    pub fn push(&mut self, place: Place, event: &RequestEvent) {
+        let second = second_of(event.finished_at_us);
+        let window = self.ten_seconds.index_of(place.deployment, second);
+        let replica_window = self.replica_minutes.index_of(place.replica, second);
+        self.pending.push(Pending { event: *event, window, replica_window });
+    }
+
+    /// Notes when a deployment was seen, by the first and last event of a message.
+    #[inline]
+    pub fn note_seen(&mut self, place: Place, second: u32) {
+        self.seen.note(place.deployment, second);
+    }
+
+    /// Records every event that was pushed.
+    pub fn apply(&mut self) {
+        let pending = std::mem::take(&mut self.pending);
+        for (i, item) in pending.iter().enumerate() {
+            if let Some(next) = pending.get(i + PREFETCH_AHEAD) {
+                self.ten_seconds.prefetch(next.window);
+                self.replica_minutes.prefetch(next.replica_window);
+            }
+            let grown = self.ten_seconds.window(item.window).record(&item.event, self.keys);
+            self.ten_seconds.grow(grown);
+            let grown = self.replica_minutes.window(item.replica_window).record(&item.event, self.keys);
+            self.replica_minutes.grow(grown);
+        }
+        self.pending = pending;
+        self.pending.clear();
+    }
+
+    /// Bytes held by open windows, about.
+    pub fn state_bytes(&self) -> usize {
+        self.ten_seconds.state_bytes() + self.minutes.state_bytes() + self.hours.state_bytes() + self.replica_minutes.state_bytes() + self.replica_hours.state_bytes()
+    }
+
+    /// Open windows, of all tiers.
+    pub fn n_windows(&self) -> usize {
+        self.ten_seconds.len() + self.minutes.len() + self.hours.len() + self.replica_minutes.len() + self.replica_hours.len()
+    }
+
+    /// Rows that a flush of the 10 s table would have.
+    pub fn n_fine_rows(&self) -> usize {
+        self.ten_seconds.len()
+    }
+
+    /// Rows of the largest coarse table.
+    pub fn n_coarse_rows(&self) -> usize {
+        self.minutes.len().max(self.replica_minutes.len()).max(self.hours.len()).max(self.replica_hours.len())
+    }
+
+    /// Deployments first seen since the last call: the dropdown must not wait for a full flush.
+    pub fn take_new_seen(&mut self) -> Vec<(Arc<str>, Seen)> {
+        let new = self.seen.take_new();
+        self.named(new)
+    }
+
+    /// Every deployment seen since the last full flush.
+    pub fn take_all_seen(&mut self) -> Vec<(Arc<str>, Seen)> {
+        let all = self.seen.take_all();
+        self.named(all)
+    }
+
+    fn named(&self, seen: Vec<(u32, Seen)>) -> Vec<(Arc<str>, Seen)> {
+        seen.into_iter().map(|(deployment, seen)| (self.ids.deployment_id(deployment).clone(), seen)).collect()
+    }
+
+    /// Drains the 10 s windows: into the 1 m and 1 h windows of the tables that cover this range, and out, if the 10 s
+    /// table does.
+    pub fn drain_fine(&mut self, active: TableSet) -> Option<Vec<Row<RequestWindow>>> {
+        let drained = self.ten_seconds.drain();
+        // the hour is merged from the minutes where there are any, else from here
+        if active.contains(Table::Requests1m) {
+            self.minutes.merge_up(&drained, RequestWindow::merge);
+        } else if active.contains(Table::Requests1h) {
+            self.hours.merge_up(&drained, RequestWindow::merge);
+        }
+        active.contains(Table::Requests10s).then(|| self.deployment_rows(drained))
+    }
+
+    /// Drains the 1 m windows likewise; call after [`Self::drain_fine`].
+    pub fn drain_minutes(&mut self, active: TableSet) -> Option<Vec<Row<RequestWindow>>> {
+        let drained = self.minutes.drain();
+        if active.contains(Table::Requests1h) {
+            self.hours.merge_up(&drained, RequestWindow::merge);
+        }
+        active.contains(Table::Requests1m).then(|| self.deployment_rows(drained))
+    }
+
+    /// Drains the 1 h windows; call after [`Self::drain_minutes`].
+    pub fn drain_hours(&mut self) -> Vec<Row<RequestWindow>> {
+        let drained = self.hours.drain();
+        self.deployment_rows(drained)
+    }
+
+    /// Drains the replicas' 1 m windows, merging them into their hours.
+    pub fn drain_replica_minutes(&mut self, active: TableSet) -> Option<Vec<Row<ReplicaRequestWindow>>> {
+        let drained = self.replica_minutes.drain();
+        if active.contains(Table::RequestsByReplica1h) {
+            self.replica_hours.merge_up(&drained, ReplicaRequestWindow::merge);
+        }
+        active.contains(Table::RequestsByReplica1m).then(|| self.replica_rows(drained))
+    }
+
+    /// Drains the replicas' 1 h windows; call after [`Self::drain_replica_minutes`].
+    pub fn drain_replica_hours(&mut self) -> Vec<Row<ReplicaRequestWindow>> {
+        let drained = self.replica_hours.drain();
+        self.replica_rows(drained)
+    }
+
+    /// Forgets ids once no window names one; call after [`Self::take_all_seen`].
+    pub fn forget_ids_if_empty(&mut self) {
+        if self.n_windows() == 0 {
+            self.ids.clear();
+            self.ten_seconds.forget_owners();
+            self.minutes.forget_owners();
+            self.hours.forget_owners();
+            self.replica_minutes.forget_owners();
+            self.replica_hours.forget_owners();
+        }
+    }
+
+    fn deployment_rows(&self, drained: Vec<Open<RequestWindow>>) -> Vec<Row<RequestWindow>> {
+        drained
+            .into_iter()
+            .map(|open| Row { deployment: self.ids.deployment_id(open.owner).clone(), replica: None, window_start: open.start, window: open.window })
+            .collect()
+    }
+
+    fn replica_rows(&self, drained: Vec<Open<ReplicaRequestWindow>>) -> Vec<Row<ReplicaRequestWindow>> {
+        drained
+            .into_iter()
+            .map(|open| {
+                let (deployment, replica) = self.ids.replica_ids(open.owner);
+                Row { deployment: deployment.clone(), replica: Some(replica.clone()), window_start: open.start, window: open.window }
+            })
+            .collect()
+    }
+}
+
+/// The second that a time lies in. The time rule keeps times far inside a `u32`.
+pub fn second_of(us: i64) -> u32 {
+    u32::try_from(us.div_euclid(1_000_000)).unwrap_or(0)
+}
