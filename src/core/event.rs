@@ -68,6 +68,11 @@ impl Status {
         }
     }
 
+    /// The stored word back.
+    pub const fn from_raw(raw: u16) -> Self {
+        Self(raw)
+    }
+
     /// The stored word, `u16::MAX` for none.
     pub const fn raw(self) -> u16 {
         self.0

@@ -1,0 +1,9 @@
+//! The wire against its oracle: what `apache-avro` makes of the same bytes and schemas.
+
+mod bombs;
+mod examples;
+mod fingerprints;
+mod oracle;
+mod registry;
+mod resolution;
+mod writers;
