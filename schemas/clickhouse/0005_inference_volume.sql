@@ -13,21 +13,16 @@ client_gone: requests that the client left before their end (status 499 or that 
 cold_starts: requests that met a replica still loading'
 AS
 WITH
+    -- evaluated while the query is planned, so that a wrong step is an error without rows too
     (SELECT throwIf({step:UInt32} = 0 OR {step:UInt32} % 10 != 0,
         'step must be a positive multiple of 10 (seconds)')) AS ok,
-    -- read once, so that every use below sees the same second
-    ifNull((SELECT toInt64(toUnixTimestamp(now()))), 0) AS clock,
-    -- no zero to divide by while ok is being found out
-    toInt64(greatest({step:UInt32}, 1)) AS width,
-    multiIf(width % 3600 = 0, 3600, width % 60 = 0, 60, 10) AS tier,
-    -- the coarser tables lag; what is younger than this comes from the 10 s table
-    toDateTime(intDiv(clock - 120, tier) * tier, 'UTC') AS fresh,
-    -- the range, outward to whole steps; the last second of 2106 stands for everything after it
-    toDateTime(intDiv(toInt64(toUnixTimestamp({start:DateTime})), width) * width, 'UTC') AS first,
-    toDateTime(least(intDiv(toInt64(toUnixTimestamp({stop:DateTime})) + width - 1, width) * width, 4294967295), 'UTC') AS last
+    -- one instant for the whole query, which now() would not be
+    initialQueryStartTime() AS clock,
+    -- nothing to divide by while ok is being found out
+    greatest({step:UInt32}, 1) AS width
 SELECT
     t,
-    toUInt32(greatest(1, least(toInt64(toUnixTimestamp(t)) + width, clock) - toInt64(toUnixTimestamp(t)))) AS seconds,
+    toUInt32(greatest(1, least(toUnixTimestamp(t) + {step:UInt32}, toUnixTimestamp(clock)) - toInt64(toUnixTimestamp(t)))) AS seconds,
     n_requests AS requests,
     n_2xx / seconds AS rps_2xx,
     n_4xx / seconds AS rps_4xx,
@@ -39,7 +34,7 @@ SELECT
 FROM
 (
     SELECT
-        toDateTime(intDiv(toInt64(toUnixTimestamp(window_start)), width) * width, 'UTC') AS t,
+        toStartOfInterval(window_start, toIntervalSecond({step:UInt32}), 'UTC') AS t,
         sum(requests) AS n_requests,
         sum(status_2xx) AS n_2xx,
         sum(status_4xx) AS n_4xx,
@@ -50,32 +45,24 @@ FROM
         sum(cold_starts) AS n_cold_starts
     FROM
     (
-        SELECT window_start, requests, status_2xx, status_4xx, status_5xx, status_other, unclassified, client_gone, cold_starts
+        SELECT deployment_id, window_start, requests, status_2xx, status_4xx, status_5xx, status_other, unclassified, client_gone, cold_starts
         FROM requests_10s
-        WHERE ok = 0
-            AND deployment_id = {deployment:String}
-            AND deployment_id != ''
-            AND window_start >= if(tier = 10, first, greatest(first, fresh))
-            AND window_start < last
+        WHERE window_start >= multiIf(
+            {step:UInt32} % 3600 = 0, toStartOfHour(clock - 120, 'UTC'),
+            {step:UInt32} % 60 = 0, toStartOfMinute(clock - 120, 'UTC'),
+            toDateTime(0, 'UTC'))
         UNION ALL
-        SELECT window_start, requests, status_2xx, status_4xx, status_5xx, status_other, unclassified, client_gone, cold_starts
+        SELECT deployment_id, window_start, requests, status_2xx, status_4xx, status_5xx, status_other, unclassified, client_gone, cold_starts
         FROM requests_1m
-        WHERE ok = 0
-            AND tier = 60
-            AND deployment_id = {deployment:String}
-            AND deployment_id != ''
-            AND window_start >= first
-            AND window_start < least(last, fresh)
+        WHERE {step:UInt32} % 60 = 0 AND {step:UInt32} % 3600 != 0 AND window_start < toStartOfMinute(clock - 120, 'UTC')
         UNION ALL
-        SELECT window_start, requests, status_2xx, status_4xx, status_5xx, status_other, unclassified, client_gone, cold_starts
+        SELECT deployment_id, window_start, requests, status_2xx, status_4xx, status_5xx, status_other, unclassified, client_gone, cold_starts
         FROM requests_1h
-        WHERE ok = 0
-            AND tier = 3600
-            AND deployment_id = {deployment:String}
-            AND deployment_id != ''
-            AND window_start >= first
-            AND window_start < least(last, fresh)
+        WHERE {step:UInt32} % 3600 = 0 AND window_start < toStartOfHour(clock - 120, 'UTC')
     )
+    WHERE ok = 0 AND deployment_id = {deployment:String} AND deployment_id != ''
+        AND window_start >= intDiv(toUnixTimestamp({start:DateTime}), width) * width
+        AND window_start < least(intDiv(toUnixTimestamp({stop:DateTime}) + width - 1, width) * width, 4294967295)
     GROUP BY t
     HAVING n_requests > 0
 )

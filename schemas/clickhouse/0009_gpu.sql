@@ -14,89 +14,78 @@ memory_ratio_avg (0 to 1): GPU memory in use over what there is, GPU by GPU, mea
 sm_activity_avg (0 to 1): share of the streaming multiprocessors in use, mean as above'
 AS
 WITH
+    -- evaluated while the query is planned, so that a wrong step is an error without rows too
     (SELECT throwIf({step:UInt32} = 0 OR {step:UInt32} % 10 != 0,
         'step must be a positive multiple of 10 (seconds)')) AS ok,
-    -- read once, so that every use below sees the same second
-    ifNull((SELECT toInt64(toUnixTimestamp(now()))), 0) AS clock,
-    -- no zero to divide by while ok is being found out
-    toInt64(greatest({step:UInt32}, 1)) AS width,
-    multiIf(width % 3600 = 0, 3600, width % 60 = 0, 60, 10) AS tier,
-    -- the coarser tables lag; what is younger than this comes from the 10 s table
-    toDateTime(intDiv(clock - 120, tier) * tier, 'UTC') AS fresh,
-    -- the range, outward to whole steps; the last second of 2106 stands for everything after it
-    toDateTime(intDiv(toInt64(toUnixTimestamp({start:DateTime})), width) * width, 'UTC') AS first,
-    toDateTime(least(intDiv(toInt64(toUnixTimestamp({stop:DateTime})) + width - 1, width) * width, 4294967295), 'UTC') AS last
+    -- one instant for the whole query, which now() would not be
+    initialQueryStartTime() AS clock,
+    -- nothing to divide by while ok is being found out
+    greatest({step:UInt32}, 1) AS width
 SELECT
     t,
-    toUInt32(greatest(1, least(toInt64(toUnixTimestamp(t)) + width, clock) - toInt64(toUnixTimestamp(t)))) AS seconds,
+    toUInt32(greatest(1, least(toUnixTimestamp(t) + {step:UInt32}, toUnixTimestamp(clock)) - toInt64(toUnixTimestamp(t)))) AS seconds,
     count() AS replicas,
     sum(gpus_top) AS gpus,
-    avg(gpu_utilization_mean) AS usage_ratio_avg,
-    toFloat64(max(gpu_utilization_top)) AS usage_ratio_max,
-    avg(gpu_memory_used_mean) AS memory_used_bytes_avg,
-    toUInt64(max(gpu_memory_used_top)) AS memory_used_bytes_max,
-    avg(gpu_memory_total_mean) AS memory_total_bytes_avg,
-    avg(gpu_memory_ratio_mean) AS memory_ratio_avg,
-    avg(gpu_sm_activity_mean) AS sm_activity_avg
+    avgOrNullIf(gpu_utilization_total * 1e6 / gpu_utilization_covered, gpu_utilization_covered > 0) AS usage_ratio_avg,
+    toFloat64(maxOrNullIf(gpu_utilization_top, gpu_utilization_covered > 0)) AS usage_ratio_max,
+    avgOrNullIf(gpu_memory_used_total * 1e6 / gpu_memory_used_covered, gpu_memory_used_covered > 0) AS memory_used_bytes_avg,
+    toUInt64(maxOrNullIf(gpu_memory_used_top, gpu_memory_used_covered > 0)) AS memory_used_bytes_max,
+    avgOrNullIf(gpu_memory_total_total * 1e6 / gpu_memory_total_covered, gpu_memory_total_covered > 0) AS memory_total_bytes_avg,
+    avgOrNullIf(gpu_memory_ratio_total * 1e6 / gpu_memory_ratio_covered, gpu_memory_ratio_covered > 0) AS memory_ratio_avg,
+    avgOrNullIf(gpu_sm_activity_total * 1e6 / gpu_sm_activity_covered, gpu_sm_activity_covered > 0) AS sm_activity_avg
 FROM
 (
     -- a replica counts once, however much of the step its samples cover
     SELECT
-        toDateTime(intDiv(toInt64(toUnixTimestamp(window_start)), width) * width, 'UTC') AS t,
+        toStartOfInterval(window_start, toIntervalSecond({step:UInt32}), 'UTC') AS t,
         replica_id,
-        if(sum(gpu_utilization_us) = 0, NULL, sum(gpu_utilization_integral) * 1e6 / sum(gpu_utilization_us)) AS gpu_utilization_mean,
-        if(sum(gpu_utilization_us) = 0, NULL, max(gpu_utilization_max)) AS gpu_utilization_top,
-        if(sum(gpu_sm_activity_us) = 0, NULL, sum(gpu_sm_activity_integral) * 1e6 / sum(gpu_sm_activity_us)) AS gpu_sm_activity_mean,
-        if(sum(gpu_memory_used_us) = 0, NULL, sum(gpu_memory_used_integral) * 1e6 / sum(gpu_memory_used_us)) AS gpu_memory_used_mean,
-        if(sum(gpu_memory_used_us) = 0, NULL, max(gpu_memory_used_max)) AS gpu_memory_used_top,
-        if(sum(gpu_memory_total_us) = 0, NULL, sum(gpu_memory_total_integral) * 1e6 / sum(gpu_memory_total_us)) AS gpu_memory_total_mean,
-        if(sum(gpu_memory_ratio_us) = 0, NULL, sum(gpu_memory_ratio_integral) * 1e6 / sum(gpu_memory_ratio_us)) AS gpu_memory_ratio_mean,
+        sum(gpu_utilization_integral) AS gpu_utilization_total,
+        sum(gpu_utilization_us) AS gpu_utilization_covered,
+        max(gpu_utilization_max) AS gpu_utilization_top,
+        sum(gpu_sm_activity_integral) AS gpu_sm_activity_total,
+        sum(gpu_sm_activity_us) AS gpu_sm_activity_covered,
+        sum(gpu_memory_used_integral) AS gpu_memory_used_total,
+        sum(gpu_memory_used_us) AS gpu_memory_used_covered,
+        max(gpu_memory_used_max) AS gpu_memory_used_top,
+        sum(gpu_memory_total_integral) AS gpu_memory_total_total,
+        sum(gpu_memory_total_us) AS gpu_memory_total_covered,
+        sum(gpu_memory_ratio_integral) AS gpu_memory_ratio_total,
+        sum(gpu_memory_ratio_us) AS gpu_memory_ratio_covered,
         max(gpus_max) AS gpus_top
     FROM
     (
-        SELECT window_start, replica_id,
-                waiting_us + loading_us + active_us + stopping_us AS covered_us,
+        SELECT deployment_id, window_start, replica_id, waiting_us, loading_us, active_us, stopping_us,
                 gpu_utilization_integral, gpu_utilization_us, gpu_utilization_max,
                 gpu_sm_activity_integral, gpu_sm_activity_us, gpu_memory_used_integral,
                 gpu_memory_used_us, gpu_memory_used_max, gpu_memory_total_integral,
                 gpu_memory_total_us, gpu_memory_ratio_integral, gpu_memory_ratio_us, gpus_max
         FROM replicas_10s
-        WHERE ok = 0
-            AND deployment_id = {deployment:String}
-            AND deployment_id != ''
-            AND window_start >= if(tier = 10, first, greatest(first, fresh))
-            AND window_start < last
+        WHERE window_start >= multiIf(
+            {step:UInt32} % 3600 = 0, toStartOfHour(clock - 120, 'UTC'),
+            {step:UInt32} % 60 = 0, toStartOfMinute(clock - 120, 'UTC'),
+            toDateTime(0, 'UTC'))
         UNION ALL
-        SELECT window_start, replica_id,
-                waiting_us + loading_us + active_us + stopping_us AS covered_us,
+        SELECT deployment_id, window_start, replica_id, waiting_us, loading_us, active_us, stopping_us,
                 gpu_utilization_integral, gpu_utilization_us, gpu_utilization_max,
                 gpu_sm_activity_integral, gpu_sm_activity_us, gpu_memory_used_integral,
                 gpu_memory_used_us, gpu_memory_used_max, gpu_memory_total_integral,
                 gpu_memory_total_us, gpu_memory_ratio_integral, gpu_memory_ratio_us, gpus_max
         FROM replicas_1m
-        WHERE ok = 0
-            AND tier = 60
-            AND deployment_id = {deployment:String}
-            AND deployment_id != ''
-            AND window_start >= first
-            AND window_start < least(last, fresh)
+        WHERE {step:UInt32} % 60 = 0 AND {step:UInt32} % 3600 != 0 AND window_start < toStartOfMinute(clock - 120, 'UTC')
         UNION ALL
-        SELECT window_start, replica_id,
-                waiting_us + loading_us + active_us + stopping_us AS covered_us,
+        SELECT deployment_id, window_start, replica_id, waiting_us, loading_us, active_us, stopping_us,
                 gpu_utilization_integral, gpu_utilization_us, gpu_utilization_max,
                 gpu_sm_activity_integral, gpu_sm_activity_us, gpu_memory_used_integral,
                 gpu_memory_used_us, gpu_memory_used_max, gpu_memory_total_integral,
                 gpu_memory_total_us, gpu_memory_ratio_integral, gpu_memory_ratio_us, gpus_max
         FROM replicas_1h
-        WHERE ok = 0
-            AND tier = 3600
-            AND deployment_id = {deployment:String}
-            AND deployment_id != ''
-            AND window_start >= first
-            AND window_start < least(last, fresh)
+        WHERE {step:UInt32} % 3600 = 0 AND window_start < toStartOfHour(clock - 120, 'UTC')
     )
+    WHERE ok = 0 AND deployment_id = {deployment:String} AND deployment_id != ''
+        AND window_start >= intDiv(toUnixTimestamp({start:DateTime}), width) * width
+        AND window_start < least(intDiv(toUnixTimestamp({stop:DateTime}) + width - 1, width) * width, 4294967295)
     GROUP BY t, replica_id
-    HAVING sum(covered_us) > 0
+    HAVING sum(waiting_us + loading_us + active_us + stopping_us) > 0
 )
 GROUP BY t
 ORDER BY t;

@@ -1,2 +1,3 @@
 //! bus
 pub mod avro;
+pub mod topics;

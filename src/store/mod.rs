@@ -8,3 +8,4 @@ pub mod insert;
 pub mod ledger;
 pub mod native;
 pub mod rows;
+pub mod migrate;
