@@ -9,3 +9,4 @@ mod producer;
 mod queries;
 mod sketches;
 mod truth;
+mod wire_agreement;

@@ -10,15 +10,9 @@ const FRAME: usize = 10;
 
 type Spoil = fn(&mut Sample);
 type Reasons = &'static [&'static str];
-const FRAMING: Reasons = &["bad_framing", "truncated"];
+const FRAMING: Reasons = &["bad_framing"];
 const SCHEMA: Reasons = &["unknown_schema"];
-const WRONG_MESSAGE: Reasons = &[
-    "wrong_message",
-    "wrong_topic",
-    "unexpected_message",
-    "bad_framing",
-    "unknown_schema",
-];
+const WRONG_MESSAGE: Reasons = &["wrong_message"];
 const TRUNCATED: Reasons = &["truncated"];
 const NO_EVENTS: Reasons = &["no_events"];
 const TOO_MANY: Reasons = &["too_many_events", "truncated"];
@@ -95,11 +89,7 @@ fn bad_frames(random: &mut Random, schemas: &Schemas, now: i64) -> Vec<Message> 
             good_sample[..good_sample.len() - 1].to_vec(),
             TRUNCATED,
         ),
-        of(
-            Topic::Requests,
-            trailing,
-            &["bad_value", "trailing_bytes", "bad_framing"],
-        ),
+        of(Topic::Requests, trailing, BAD_VALUE),
         of(Topic::Requests, good_sample, WRONG_MESSAGE),
         of(Topic::Replicas, good_batch, WRONG_MESSAGE),
     ]
@@ -192,11 +182,6 @@ fn bad_samples(random: &mut Random, schemas: &Schemas, now: i64) -> Vec<Message>
         .position(|(a, b)| a != b)
         .expect("the state differs");
     payload[state] = 0x7E;
-    all.push(garbage(
-        Topic::Replicas,
-        "rubbish",
-        payload,
-        &["bad_value", "bad_enum"],
-    ));
+    all.push(garbage(Topic::Replicas, "rubbish", payload, &["malformed"]));
     all
 }
