@@ -20,11 +20,23 @@ pub struct KafkaArgs {
 /// The three topics. Tests and benchmarks use their own; users hardly ever do.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 pub struct TopicArgs {
-    #[arg(long = "requests-topic", default_value = "modelmeter.requests", value_name = "TOPIC")]
+    #[arg(
+        long = "requests-topic",
+        default_value = "modelmeter.requests",
+        value_name = "TOPIC"
+    )]
     pub requests: String,
-    #[arg(long = "replicas-topic", default_value = "modelmeter.replicas", value_name = "TOPIC")]
+    #[arg(
+        long = "replicas-topic",
+        default_value = "modelmeter.replicas",
+        value_name = "TOPIC"
+    )]
     pub replicas: String,
-    #[arg(long = "dead-letters-topic", default_value = "modelmeter.dead-letters", value_name = "TOPIC")]
+    #[arg(
+        long = "dead-letters-topic",
+        default_value = "modelmeter.dead-letters",
+        value_name = "TOPIC"
+    )]
     pub dead_letters: String,
 }
 
@@ -65,9 +77,20 @@ pub struct StoreArgs {
     /// The database; without it `?database=` of the URL, else `default`.
     #[arg(long, env = "MODELMETER_DATABASE")]
     pub database: Option<String>,
-    #[arg(long = "clickhouse-user", env = "MODELMETER_CLICKHOUSE_USER", default_value = "default", value_name = "USER")]
+    #[arg(
+        long = "clickhouse-user",
+        env = "MODELMETER_CLICKHOUSE_USER",
+        default_value = "default",
+        value_name = "USER"
+    )]
     pub user: String,
-    #[arg(long = "clickhouse-password", env = "MODELMETER_CLICKHOUSE_PASSWORD", default_value = "", value_name = "PASSWORD", hide_env_values = true)]
+    #[arg(
+        long = "clickhouse-password",
+        env = "MODELMETER_CLICKHOUSE_PASSWORD",
+        default_value = "",
+        value_name = "PASSWORD",
+        hide_env_values = true
+    )]
     pub password: String,
 }
 
@@ -99,7 +122,9 @@ pub enum StoreAddressError {
     Scheme(String),
     #[error("--clickhouse {0:?}: no host in the URL")]
     NoHost(String),
-    #[error("database {0:?}: a name is letters, digits and underscores, not beginning with a digit")]
+    #[error(
+        "database {0:?}: a name is letters, digits and underscores, not beginning with a digit"
+    )]
     Database(String),
 }
 
@@ -122,7 +147,9 @@ impl StoreArgs {
             Some((_, port)) if port.parse::<u16>().is_ok() => host.to_owned(),
             _ => format!("{host}:8123"),
         };
-        let from_url = query.split('&').find_map(|pair| pair.strip_prefix("database="));
+        let from_url = query
+            .split('&')
+            .find_map(|pair| pair.strip_prefix("database="));
         let database = self.database.as_deref().or(from_url).unwrap_or("default");
         if !is_identifier(database) {
             return Err(StoreAddressError::Database(database.to_owned()));
@@ -140,7 +167,9 @@ impl StoreArgs {
 /// A database name stands in statements, so only plain identifiers are taken.
 fn is_identifier(name: &str) -> bool {
     let mut bytes = name.bytes();
-    bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
+    bytes
+        .next()
+        .is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
         && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
@@ -174,20 +203,38 @@ mod tests {
         assert_eq!(of("http://h:1/?database=u", Some("f")).as_deref(), Ok("f"));
         assert_eq!(of("http://h:1/?database=u", None).as_deref(), Ok("u"));
         assert_eq!(of("http://h:1", None).as_deref(), Ok("default"));
-        assert_eq!(of("http://h:1", Some("a b")), Err(StoreAddressError::Database("a b".to_owned())));
+        assert_eq!(
+            of("http://h:1", Some("a b")),
+            Err(StoreAddressError::Database("a b".to_owned()))
+        );
     }
 
     #[test]
     fn address_is_checked() {
-        assert_eq!(args("h:1", None).address().err(), Some(StoreAddressError::Scheme("h:1".to_owned())));
-        assert_eq!(args("http:///x", None).address().err(), Some(StoreAddressError::NoHost("http:///x".to_owned())));
-        assert_eq!(args("http://h", None).address().map(|a| a.authority).as_deref(), Ok("h:8123"));
+        assert_eq!(
+            args("h:1", None).address().err(),
+            Some(StoreAddressError::Scheme("h:1".to_owned()))
+        );
+        assert_eq!(
+            args("http:///x", None).address().err(),
+            Some(StoreAddressError::NoHost("http:///x".to_owned()))
+        );
+        assert_eq!(
+            args("http://h", None)
+                .address()
+                .map(|a| a.authority)
+                .as_deref(),
+            Ok("h:8123")
+        );
     }
 
     #[test]
     fn secrets_are_not_printed() {
         let option: KafkaOption = "sasl.password=hunter2".parse().expect("key=value");
-        assert_eq!(format!("{option:?} {:?}", args("http://h", None)).contains("hunter2"), false);
+        assert_eq!(
+            format!("{option:?} {:?}", args("http://h", None)).contains("hunter2"),
+            false
+        );
         assert!(!format!("{:?}", args("http://h", None)).contains("secret"));
     }
 }

@@ -29,12 +29,18 @@ pub struct IdLimits {
 
 impl IdLimits {
     pub fn new(max_deployments: u32, max_replicas: u32) -> Self {
-        Self { deployments_in_use: Arc::default(), max_deployments, max_replicas }
+        Self {
+            deployments_in_use: Arc::default(),
+            max_deployments,
+            max_replicas,
+        }
     }
 
     fn reserve_deployment(&self) -> bool {
         self.deployments_in_use
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < self.max_deployments).then_some(n + 1))
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
+                (n < self.max_deployments).then_some(n + 1)
+            })
             .is_ok()
     }
 
@@ -97,7 +103,8 @@ impl Ids {
         let (deployments, replicas) = (&self.deployments, &self.replicas);
         let found = self.by_replica.find(hash, |&number| {
             let replica = &replicas[number as usize];
-            *replica.id == *replica_id && *deployments[replica.deployment as usize].id == *deployment_id
+            *replica.id == *replica_id
+                && *deployments[replica.deployment as usize].id == *deployment_id
         });
         match found {
             Some(&number) => self.place_of(number),
@@ -107,14 +114,20 @@ impl Ids {
 
     fn place_of(&self, number: u32) -> Place {
         let replica = &self.replicas[number as usize];
-        Place { deployment: replica.deployment, replica: number, is_own: replica.is_own }
+        Place {
+            deployment: replica.deployment,
+            replica: number,
+            is_own: replica.is_own,
+        }
     }
 
     #[cold]
     fn place_new(&mut self, hash: u64, deployment_id: &str, replica_id: &str) -> Place {
         let deployment = self.deployment(deployment_id);
         let entry = &self.deployments[deployment as usize];
-        if !entry.is_own && *entry.id != *deployment_id || entry.n_replicas >= self.limits.max_replicas {
+        if !entry.is_own && *entry.id != *deployment_id
+            || entry.n_replicas >= self.limits.max_replicas
+        {
             let other = self.other_replica(deployment);
             return self.place_of(other);
         }
@@ -122,14 +135,21 @@ impl Ids {
         let (deployments, replicas, hasher) = (&self.deployments, &self.replicas, &self.hasher);
         self.by_replica.insert_unique(hash, number, |&number| {
             let replica = &replicas[number as usize];
-            hash_of(hasher, &(&*deployments[replica.deployment as usize].id, &*replica.id))
+            hash_of(
+                hasher,
+                &(&*deployments[replica.deployment as usize].id, &*replica.id),
+            )
         });
         self.place_of(number)
     }
 
     fn add_replica(&mut self, deployment: u32, replica_id: &str, is_own: bool) -> u32 {
         let number = u32::try_from(self.replicas.len()).expect("limits keep ids far below 2^32");
-        self.replicas.push(Replica { deployment, id: replica_id.into(), is_own });
+        self.replicas.push(Replica {
+            deployment,
+            id: replica_id.into(),
+            is_own,
+        });
         self.deployments[deployment as usize].n_replicas += 1;
         number
     }
@@ -146,7 +166,10 @@ impl Ids {
     fn deployment(&mut self, id: &str) -> u32 {
         let hash = hash_of(&self.hasher, id);
         let deployments = &self.deployments;
-        if let Some(&number) = self.by_deployment.find(hash, |&number| *deployments[number as usize].id == *id) {
+        if let Some(&number) = self
+            .by_deployment
+            .find(hash, |&number| *deployments[number as usize].id == *id)
+        {
             return number;
         }
         if id != OTHER && !self.limits.reserve_deployment() {
@@ -155,9 +178,16 @@ impl Ids {
         let is_own = id != OTHER;
         self.reserved += u32::from(is_own);
         let number = u32::try_from(self.deployments.len()).expect("limits keep ids far below 2^32");
-        self.deployments.push(Deployment { id: id.into(), n_replicas: 0, other_replica: None, is_own });
+        self.deployments.push(Deployment {
+            id: id.into(),
+            n_replicas: 0,
+            other_replica: None,
+            is_own,
+        });
         let (deployments, hasher) = (&self.deployments, &self.hasher);
-        self.by_deployment.insert_unique(hash, number, |&number| hash_of(hasher, &*deployments[number as usize].id));
+        self.by_deployment.insert_unique(hash, number, |&number| {
+            hash_of(hasher, &*deployments[number as usize].id)
+        });
         number
     }
 
@@ -177,7 +207,8 @@ impl Ids {
         self.by_deployment.clear();
         self.deployments.clear();
         self.replicas.clear();
-        self.limits.release_deployments(std::mem::take(&mut self.reserved));
+        self.limits
+            .release_deployments(std::mem::take(&mut self.reserved));
     }
 }
 
@@ -228,10 +259,19 @@ mod tests {
         let seen: Vec<_> = seen.iter().map(|(d, r)| format!("{d}/{r}")).collect();
         assert_eq!(
             seen,
-            ["a/1", "a/2", "a/__other__", "a/__other__", "b/1", "b/2", "b/__other__", "b/__other__"]
-                .into_iter()
-                .chain(["__other__/__other__"; 4])
-                .collect::<Vec<_>>()
+            [
+                "a/1",
+                "a/2",
+                "a/__other__",
+                "a/__other__",
+                "b/1",
+                "b/2",
+                "b/__other__",
+                "b/__other__"
+            ]
+            .into_iter()
+            .chain(["__other__/__other__"; 4])
+            .collect::<Vec<_>>()
         );
         // the limit on deployments is the process's
         assert!(!more.place("z", "1").is_own);

@@ -27,7 +27,11 @@ pub struct LedgerCounts {
 impl LedgerCounts {
     /// What was counted since `base`.
     pub const fn since(self, base: Self) -> Self {
-        Self { events: self.events - base.events, late: self.late - base.late, invalid: self.invalid - base.invalid }
+        Self {
+            events: self.events - base.events,
+            late: self.late - base.late,
+            invalid: self.invalid - base.invalid,
+        }
     }
 }
 
@@ -83,7 +87,14 @@ mod tests {
 
     #[test]
     fn a_heartbeat_is_in_when_its_day_is() {
-        let ledger = |to, ingested| Some(Ledger { from: 0, to, epoch: -1, ingested });
+        let ledger = |to, ingested| {
+            Some(Ledger {
+                from: 0,
+                to,
+                epoch: -1,
+                ingested,
+            })
+        };
         assert_eq!(fate_of_heartbeat(0, 20, None), Fate::Missing);
         assert_eq!(fate_of_heartbeat(4, 20, ledger(4, 19)), Fate::Missing);
         assert_eq!(fate_of_heartbeat(4, 20, ledger(4, 20)), Fate::Stored);

@@ -33,7 +33,12 @@ struct Slots {
 
 impl<W: Default> Level<W> {
     pub fn new(tier: Tier) -> Self {
-        Self { tier, slots: Vec::new(), windows: Vec::new(), heap_bytes: 0 }
+        Self {
+            tier,
+            slots: Vec::new(),
+            windows: Vec::new(),
+            heap_bytes: 0,
+        }
     }
 
     /// The index of the window that holds `second`; it is opened when missing.
@@ -54,12 +59,20 @@ impl<W: Default> Level<W> {
             self.slots.resize_with(owner as usize + 1, Slots::default);
         }
         let slots = &mut self.slots[owner as usize];
-        let index = match slots.sorted.binary_search_by_key(&start, |&(start, _)| start) {
+        let index = match slots
+            .sorted
+            .binary_search_by_key(&start, |&(start, _)| start)
+        {
             Ok(at) => slots.sorted[at].1,
             Err(at) => {
-                let index = u32::try_from(self.windows.len()).expect("a range is closed long before 2^32 windows");
+                let index = u32::try_from(self.windows.len())
+                    .expect("a range is closed long before 2^32 windows");
                 slots.sorted.insert(at, (start, index));
-                self.windows.push(Open { owner, start, window: W::default() });
+                self.windows.push(Open {
+                    owner,
+                    start,
+                    window: W::default(),
+                });
                 index
             }
         };
@@ -80,7 +93,9 @@ impl<W: Default> Level<W> {
         for line in 0..size_of::<Open<W>>().div_ceil(64) {
             // SAFETY: a prefetch reads nothing; the address lies within the element, whose bounds were just checked.
             unsafe {
-                std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(open.cast::<i8>().add(line * 64));
+                std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(
+                    open.cast::<i8>().add(line * 64),
+                );
             }
         }
         #[cfg(not(target_arch = "x86_64"))]
@@ -146,7 +161,10 @@ mod tests {
         *level.window(a) += 5;
         let drained = level.drain();
         assert_eq!(drained.len(), 3);
-        assert_eq!((drained[0].owner, drained[0].start, drained[0].window), (3, 60, 5));
+        assert_eq!(
+            (drained[0].owner, drained[0].start, drained[0].window),
+            (3, 60, 5)
+        );
         assert!(level.is_empty());
         let again = level.index_of(3, 61);
         assert_eq!(*level.window(again), 0);

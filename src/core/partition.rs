@@ -133,7 +133,12 @@ impl Partition {
         let tables = recovery
             .tables
             .iter()
-            .map(|start| Progress { table: start.table, from: start.from, base: LedgerCounts::default(), append_ms: None })
+            .map(|start| Progress {
+                table: start.table,
+                from: start.from,
+                base: LedgerCounts::default(),
+                append_ms: None,
+            })
             .collect();
         let mut partition = Self {
             source,
@@ -213,7 +218,13 @@ impl Partition {
 
     /// Takes the events of one message whose time is right, and appends the indexes of the others to `refused`.
     /// They are in the windows after [`Self::apply`].
-    pub fn fold_batch(&mut self, head: &BatchHead<'_>, events: &[RequestEvent], append_ms: i64, refused: &mut Vec<u32>) {
+    pub fn fold_batch(
+        &mut self,
+        head: &BatchHead<'_>,
+        events: &[RequestEvent],
+        append_ms: i64,
+        refused: &mut Vec<u32>,
+    ) {
         let Fold::Requests(fold) = &mut self.fold else {
             unreachable!("a batch is folded by a partition of requests");
         };
@@ -247,7 +258,12 @@ impl Partition {
     }
 
     /// Records one sample. False where its time is refused.
-    pub fn fold_sample(&mut self, sample: &ReplicaSample<'_>, gpus: &[GpuReading], append_ms: i64) -> bool {
+    pub fn fold_sample(
+        &mut self,
+        sample: &ReplicaSample<'_>,
+        gpus: &[GpuReading],
+        append_ms: i64,
+    ) -> bool {
         let Fold::Replicas(fold) = &mut self.fold else {
             unreachable!("a sample is folded by a partition of replicas");
         };
@@ -299,7 +315,12 @@ impl Partition {
 
     /// Takes the windows out, with the offsets that they cover. What it returns is stored or the partition is dropped.
     pub fn flush(&mut self, kind: FlushKind) -> Flush {
-        let active: TableSet = self.tables.iter().filter(|progress| progress.from < self.next).map(|progress| progress.table).collect();
+        let active: TableSet = self
+            .tables
+            .iter()
+            .filter(|progress| progress.from < self.next)
+            .map(|progress| progress.table)
+            .collect();
         let mut rows = match &mut self.fold {
             Fold::Requests(fold) => drain_requests(fold, active, kind),
             Fold::Replicas(fold) => drain_replicas(fold, active, kind),
@@ -307,7 +328,9 @@ impl Partition {
         let deployments = self.take_deployments(kind);
         let mut deltas = Vec::new();
         for progress in &mut self.tables {
-            if kind == FlushKind::Fine && progress.table.tier() != Tier::TenSeconds || progress.from > self.next {
+            if kind == FlushKind::Fine && progress.table.tier() != Tier::TenSeconds
+                || progress.from > self.next
+            {
                 continue;
             }
             if let Some(at) = rows.iter().position(|(table, _)| *table == progress.table)
@@ -329,7 +352,13 @@ impl Partition {
         }
         self.wants_append_time = true;
         self.find_next_cut();
-        Flush { source: self.source, generation: self.generation, position: self.next, deltas, deployments }
+        Flush {
+            source: self.source,
+            generation: self.generation,
+            position: self.next,
+            deltas,
+            deployments,
+        }
     }
 
     fn take_deployments(&mut self, kind: FlushKind) -> Vec<DeploymentRow> {
@@ -350,28 +379,49 @@ impl Partition {
     }
 
     fn find_next_cut(&mut self) {
-        self.next_cut = self.tables.iter().map(|progress| progress.from).filter(|&from| from > self.next).min().unwrap_or(u64::MAX);
+        self.next_cut = self
+            .tables
+            .iter()
+            .map(|progress| progress.from)
+            .filter(|&from| from > self.next)
+            .min()
+            .unwrap_or(u64::MAX);
     }
 }
 
 /// The time rule: by the broker's clock, so that every replay decides alike.
 const fn accepts(append_us: i64, event_us: i64) -> bool {
-    event_us > 0 && event_us >= append_us - ACCEPT_BACK_US && event_us <= append_us + ACCEPT_AHEAD_US
+    event_us > 0
+        && event_us >= append_us - ACCEPT_BACK_US
+        && event_us <= append_us + ACCEPT_AHEAD_US
 }
 
 fn drain_requests(fold: &mut RequestFold, active: TableSet, kind: FlushKind) -> Vec<(Table, Rows)> {
     fold.apply();
     let mut rows = Vec::new();
     let mut add = |table, taken: Option<Rows>| rows.extend(taken.map(|taken| (table, taken)));
-    add(Table::Requests10s, fold.drain_fine(active).map(Rows::Requests));
+    add(
+        Table::Requests10s,
+        fold.drain_fine(active).map(Rows::Requests),
+    );
     if kind == FlushKind::Full {
-        add(Table::Requests1m, fold.drain_minutes(active).map(Rows::Requests));
-        add(Table::RequestsByReplica1m, fold.drain_replica_minutes(active).map(Rows::ReplicaRequests));
+        add(
+            Table::Requests1m,
+            fold.drain_minutes(active).map(Rows::Requests),
+        );
+        add(
+            Table::RequestsByReplica1m,
+            fold.drain_replica_minutes(active)
+                .map(Rows::ReplicaRequests),
+        );
         if active.contains(Table::Requests1h) {
             add(Table::Requests1h, Some(Rows::Requests(fold.drain_hours())));
         }
         if active.contains(Table::RequestsByReplica1h) {
-            add(Table::RequestsByReplica1h, Some(Rows::ReplicaRequests(fold.drain_replica_hours())));
+            add(
+                Table::RequestsByReplica1h,
+                Some(Rows::ReplicaRequests(fold.drain_replica_hours())),
+            );
         }
     }
     rows
@@ -380,9 +430,15 @@ fn drain_requests(fold: &mut RequestFold, active: TableSet, kind: FlushKind) -> 
 fn drain_replicas(fold: &mut ReplicaFold, active: TableSet, kind: FlushKind) -> Vec<(Table, Rows)> {
     let mut rows = Vec::new();
     let mut add = |table, taken: Option<Rows>| rows.extend(taken.map(|taken| (table, taken)));
-    add(Table::Replicas10s, fold.drain_fine(active).map(Rows::Replicas));
+    add(
+        Table::Replicas10s,
+        fold.drain_fine(active).map(Rows::Replicas),
+    );
     if kind == FlushKind::Full {
-        add(Table::Replicas1m, fold.drain_minutes(active).map(Rows::Replicas));
+        add(
+            Table::Replicas1m,
+            fold.drain_minutes(active).map(Rows::Replicas),
+        );
         if active.contains(Table::Replicas1h) {
             add(Table::Replicas1h, Some(Rows::Replicas(fold.drain_hours())));
         }
@@ -391,9 +447,18 @@ fn drain_replicas(fold: &mut ReplicaFold, active: TableSet, kind: FlushKind) -> 
 }
 
 fn unnamed(seen: Vec<(Arc<str>, Seen)>) -> Vec<DeploymentRow> {
-    seen.into_iter().map(|(id, seen)| DeploymentRow { id, facts: Facts::default(), seen }).collect()
+    seen.into_iter()
+        .map(|(id, seen)| DeploymentRow {
+            id,
+            facts: Facts::default(),
+            seen,
+        })
+        .collect()
 }
 
 fn named(facts: Vec<(Arc<str>, Facts, Seen)>) -> Vec<DeploymentRow> {
-    facts.into_iter().map(|(id, facts, seen)| DeploymentRow { id, facts, seen }).collect()
+    facts
+        .into_iter()
+        .map(|(id, facts, seen)| DeploymentRow { id, facts, seen })
+        .collect()
 }

@@ -49,7 +49,11 @@ pub enum Stopped {
     )]
     LedgerLost { committed: u64 },
     #[error("messages {from} to {log_start} left the log before they were counted in {}", table.name())]
-    LogTruncated { table: Table, from: u64, log_start: u64 },
+    LogTruncated {
+        table: Table,
+        from: u64,
+        log_start: u64,
+    },
     #[error("{} is at offset {to}, behind the log's end {log_end}: the log lost messages that were counted", table.name())]
     LogLost { table: Table, to: u64, log_end: u64 },
 }
@@ -59,70 +63,159 @@ pub enum Stopped {
 /// # Errors
 /// When going on would lose or double something without saying so.
 pub fn recover(ledgers: &[(Table, Option<Ledger>)], log: Log) -> Result<Recovery, Stopped> {
-    let Some(lowest) = ledgers.iter().filter_map(|(_, ledger)| *ledger).min_by_key(|ledger| ledger.to) else {
+    let Some(lowest) = ledgers
+        .iter()
+        .filter_map(|(_, ledger)| *ledger)
+        .min_by_key(|ledger| ledger.to)
+    else {
         if let Some(committed) = log.committed {
             return Err(Stopped::LedgerLost { committed });
         }
         let tables = ledgers
             .iter()
-            .map(|&(table, _)| TableStart { table, from: log.start, ingested: None, epoch: -1, needs_heartbeat: true })
+            .map(|&(table, _)| TableStart {
+                table,
+                from: log.start,
+                ingested: None,
+                epoch: -1,
+                needs_heartbeat: true,
+            })
             .collect();
-        return Ok(Recovery { start: log.start, epoch: -1, tables, n_started_late: 0 });
+        return Ok(Recovery {
+            start: log.start,
+            epoch: -1,
+            tables,
+            n_started_late: 0,
+        });
     };
     let mut n_started_late = 0;
     let mut tables = Vec::with_capacity(ledgers.len());
     for &(table, ledger) in ledgers {
         let start = match ledger {
-            Some(ledger) => TableStart { table, from: ledger.to, ingested: Some(ledger.ingested), epoch: ledger.epoch, needs_heartbeat: false },
+            Some(ledger) => TableStart {
+                table,
+                from: ledger.to,
+                ingested: Some(ledger.ingested),
+                epoch: ledger.epoch,
+                needs_heartbeat: false,
+            },
             None => {
                 n_started_late += 1;
-                TableStart { table, from: lowest.to, ingested: None, epoch: lowest.epoch, needs_heartbeat: true }
+                TableStart {
+                    table,
+                    from: lowest.to,
+                    ingested: None,
+                    epoch: lowest.epoch,
+                    needs_heartbeat: true,
+                }
             }
         };
         if start.from < log.start {
-            return Err(Stopped::LogTruncated { table, from: start.from, log_start: log.start });
+            return Err(Stopped::LogTruncated {
+                table,
+                from: start.from,
+                log_start: log.start,
+            });
         }
         if start.from > log.end {
-            return Err(Stopped::LogLost { table, to: start.from, log_end: log.end });
+            return Err(Stopped::LogLost {
+                table,
+                to: start.from,
+                log_end: log.end,
+            });
         }
         tables.push(start);
     }
-    Ok(Recovery { start: lowest.to, epoch: lowest.epoch, tables, n_started_late })
+    Ok(Recovery {
+        start: lowest.to,
+        epoch: lowest.epoch,
+        tables,
+        n_started_late,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const LOG: Log = Log { start: 10, end: 100, committed: Some(50) };
+    const LOG: Log = Log {
+        start: 10,
+        end: 100,
+        committed: Some(50),
+    };
 
     fn ledger(to: u64) -> Option<Ledger> {
-        Some(Ledger { from: 10, to, epoch: 3, ingested: 20_000 })
+        Some(Ledger {
+            from: 10,
+            to,
+            epoch: 3,
+            ingested: 20_000,
+        })
     }
 
     #[test]
     fn a_fresh_partition_begins_at_the_logs_start() {
-        let fresh = Log { committed: None, ..LOG };
-        let recovery = recover(&[(Table::Replicas10s, None), (Table::Replicas1m, None)], fresh).expect("goes on");
+        let fresh = Log {
+            committed: None,
+            ..LOG
+        };
+        let recovery = recover(
+            &[(Table::Replicas10s, None), (Table::Replicas1m, None)],
+            fresh,
+        )
+        .expect("goes on");
         assert_eq!((recovery.start, recovery.n_started_late), (10, 0));
-        assert!(recovery.tables.iter().all(|t| t.from == 10 && t.needs_heartbeat && t.ingested.is_none()));
+        assert!(
+            recovery
+                .tables
+                .iter()
+                .all(|t| t.from == 10 && t.needs_heartbeat && t.ingested.is_none())
+        );
     }
 
     #[test]
     fn a_replay_begins_at_the_lowest_ledger_and_each_table_at_its_own() {
-        let ledgers = [(Table::Replicas10s, ledger(70)), (Table::Replicas1m, ledger(40)), (Table::Replicas1h, None)];
+        let ledgers = [
+            (Table::Replicas10s, ledger(70)),
+            (Table::Replicas1m, ledger(40)),
+            (Table::Replicas1h, None),
+        ];
         let recovery = recover(&ledgers, LOG).expect("goes on");
-        assert_eq!((recovery.start, recovery.n_started_late, recovery.epoch), (40, 1, 3));
-        let froms: Vec<_> = recovery.tables.iter().map(|t| (t.from, t.needs_heartbeat)).collect();
+        assert_eq!(
+            (recovery.start, recovery.n_started_late, recovery.epoch),
+            (40, 1, 3)
+        );
+        let froms: Vec<_> = recovery
+            .tables
+            .iter()
+            .map(|t| (t.from, t.needs_heartbeat))
+            .collect();
         assert_eq!(froms, [(70, false), (40, false), (40, true)]);
     }
 
     #[test]
     fn what_would_lose_or_double_stops() {
         let table = Table::Replicas10s;
-        assert_eq!(recover(&[(table, None)], LOG), Err(Stopped::LedgerLost { committed: 50 }));
-        assert_eq!(recover(&[(table, ledger(9))], LOG), Err(Stopped::LogTruncated { table, from: 9, log_start: 10 }));
-        assert_eq!(recover(&[(table, ledger(101))], LOG), Err(Stopped::LogLost { table, to: 101, log_end: 100 }));
+        assert_eq!(
+            recover(&[(table, None)], LOG),
+            Err(Stopped::LedgerLost { committed: 50 })
+        );
+        assert_eq!(
+            recover(&[(table, ledger(9))], LOG),
+            Err(Stopped::LogTruncated {
+                table,
+                from: 9,
+                log_start: 10
+            })
+        );
+        assert_eq!(
+            recover(&[(table, ledger(101))], LOG),
+            Err(Stopped::LogLost {
+                table,
+                to: 101,
+                log_end: 100
+            })
+        );
         assert!(recover(&[(table, ledger(10))], LOG).is_ok());
     }
 }

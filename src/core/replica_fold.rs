@@ -84,7 +84,9 @@ impl ReplicaFold {
     /// Records one sample whose time has passed the time rule. Returns how many readings were left out because a limit
     /// put the replica under `__other__`.
     pub fn record(&mut self, sample: &ReplicaSample<'_>, gpus: &[GpuReading]) -> u64 {
-        let place = self.ids.place(sample.head.deployment_id, sample.head.replica_id);
+        let place = self
+            .ids
+            .place(sample.head.deployment_id, sample.head.replica_id);
         let values = SampleValues::new(sample, gpus, place.is_own);
         let end = sample.sampled_at_us;
         let start = end - i64::try_from(sample.interval_us).unwrap_or(0);
@@ -93,11 +95,16 @@ impl ReplicaFold {
         let mut at = start.min(end - 1);
         while at < end {
             let second = second_of(at);
-            let window_end = i64::from(Tier::TenSeconds.floor(second) + Tier::TenSeconds.seconds()) * 1_000_000;
+            let window_end =
+                i64::from(Tier::TenSeconds.floor(second) + Tier::TenSeconds.seconds()) * 1_000_000;
             let covered = window_end.min(end) - at.max(start);
             let is_end = Tier::TenSeconds.floor(second) == Tier::TenSeconds.floor(last);
             let index = self.ten_seconds.index_of(place.replica, second);
-            values.record(self.ten_seconds.window(index), u64::try_from(covered).unwrap_or(0), is_end);
+            values.record(
+                self.ten_seconds.window(index),
+                u64::try_from(covered).unwrap_or(0),
+                is_end,
+            );
             at = window_end;
         }
         if place.is_own {
@@ -112,7 +119,14 @@ impl ReplicaFold {
             seen.first = seen.first.min(second);
             seen.last = seen.last.max(second);
         } else if known.len() < MAX_FACTS_PER_DEPLOYMENT {
-            known.push(Known { facts: Facts::of(sample), seen: Seen { first: second, last: second }, is_told: false });
+            known.push(Known {
+                facts: Facts::of(sample),
+                seen: Seen {
+                    first: second,
+                    last: second,
+                },
+                is_told: false,
+            });
             self.has_new_facts = true;
         }
     }
@@ -146,7 +160,11 @@ impl ReplicaFold {
         for (&deployment, known) in &mut self.facts {
             for known in known.iter_mut().filter(|known| !known.is_told) {
                 known.is_told = true;
-                rows.push((self.ids.deployment_id(deployment).clone(), known.facts.clone(), known.seen));
+                rows.push((
+                    self.ids.deployment_id(deployment).clone(),
+                    known.facts.clone(),
+                    known.seen,
+                ));
             }
         }
         rows
@@ -160,7 +178,9 @@ impl ReplicaFold {
             .into_iter()
             .flat_map(|(deployment, known)| {
                 let id = self.ids.deployment_id(deployment);
-                known.into_iter().map(move |known| (id.clone(), known.facts, known.seen))
+                known
+                    .into_iter()
+                    .map(move |known| (id.clone(), known.facts, known.seen))
             })
             .collect()
     }
@@ -175,7 +195,9 @@ impl ReplicaFold {
         } else if active.contains(Table::Replicas1h) {
             self.hours.merge_up(&drained, merge);
         }
-        active.contains(Table::Replicas10s).then(|| self.rows(drained))
+        active
+            .contains(Table::Replicas10s)
+            .then(|| self.rows(drained))
     }
 
     /// Drains the 1 m windows likewise; call after [`Self::drain_fine`].
@@ -184,7 +206,9 @@ impl ReplicaFold {
         if active.contains(Table::Replicas1h) {
             self.hours.merge_up(&drained, merge);
         }
-        active.contains(Table::Replicas1m).then(|| self.rows(drained))
+        active
+            .contains(Table::Replicas1m)
+            .then(|| self.rows(drained))
     }
 
     /// Drains the 1 h windows; call after [`Self::drain_minutes`].
@@ -208,7 +232,12 @@ impl ReplicaFold {
             .into_iter()
             .map(|open| {
                 let (deployment, replica) = self.ids.replica_ids(open.owner);
-                Row { deployment: deployment.clone(), replica: Some(replica.clone()), window_start: open.start, window: open.window }
+                Row {
+                    deployment: deployment.clone(),
+                    replica: Some(replica.clone()),
+                    window_start: open.start,
+                    window: open.window,
+                }
             })
             .collect()
     }

@@ -60,7 +60,10 @@ impl ReadingKind {
 
     /// Limits and totals hardly change, so they have no maximum.
     pub const fn has_max(self) -> bool {
-        !matches!(self, Self::CpuLimit | Self::MemoryLimit | Self::GpuMemoryTotal)
+        !matches!(
+            self,
+            Self::CpuLimit | Self::MemoryLimit | Self::GpuMemoryTotal
+        )
     }
 }
 
@@ -108,7 +111,9 @@ impl ReplicaWindow {
             mine.max = mine.max.max(theirs.max);
         }
         self.gpus_max = self.gpus_max.max(other.gpus_max);
-        self.oldest_in_flight_us_max = self.oldest_in_flight_us_max.max(other.oldest_in_flight_us_max);
+        self.oldest_in_flight_us_max = self
+            .oldest_in_flight_us_max
+            .max(other.oldest_in_flight_us_max);
         self.restarts_max = self.restarts_max.max(other.restarts_max);
         self.load_us_max = self.load_us_max.max(other.load_us_max);
         self.dropped_max = self.dropped_max.max(other.dropped_max);
@@ -178,14 +183,18 @@ impl SampleValues {
             }
         }
         window.gpus_max = window.gpus_max.max(self.gpus);
-        window.oldest_in_flight_us_max = window.oldest_in_flight_us_max.max(self.oldest_in_flight_us);
+        window.oldest_in_flight_us_max =
+            window.oldest_in_flight_us_max.max(self.oldest_in_flight_us);
         window.restarts_max = window.restarts_max.max(self.restarts);
         window.load_us_max = window.load_us_max.max(self.load_us);
         window.dropped_max = window.dropped_max.max(self.dropped);
     }
 }
 
-fn readings(sample: &ReplicaSample<'_>, gpus: &[GpuReading]) -> [Option<(f64, f64)>; ReadingKind::N] {
+fn readings(
+    sample: &ReplicaSample<'_>,
+    gpus: &[GpuReading],
+) -> [Option<(f64, f64)>; ReadingKind::N] {
     let mut readings = [None; ReadingKind::N];
     let mut set = |kind: ReadingKind, value: Option<(f64, f64)>| readings[kind as usize] = value;
     let alone = |value: Option<f64>| value.map(|value| (value, value));
@@ -198,13 +207,33 @@ fn readings(sample: &ReplicaSample<'_>, gpus: &[GpuReading]) -> [Option<(f64, f6
     set(ReadingKind::MemoryBytes, alone(memory));
     set(ReadingKind::MemoryLimit, alone(memory_limit));
     set(ReadingKind::MemoryRatio, alone(ratio(memory, memory_limit)));
-    set(ReadingKind::GpuUtilization, over_gpus(gpus, |gpu| gpu.utilization));
-    set(ReadingKind::GpuSmActivity, over_gpus(gpus, |gpu| gpu.sm_activity));
-    set(ReadingKind::GpuMemoryUsed, over_gpus(gpus, |gpu| bytes(gpu.memory_used_bytes)));
-    set(ReadingKind::GpuMemoryTotal, over_gpus(gpus, |gpu| bytes(gpu.memory_total_bytes)));
-    set(ReadingKind::GpuMemoryRatio, over_gpus(gpus, |gpu| ratio(bytes(gpu.memory_used_bytes), bytes(gpu.memory_total_bytes))));
+    set(
+        ReadingKind::GpuUtilization,
+        over_gpus(gpus, |gpu| gpu.utilization),
+    );
+    set(
+        ReadingKind::GpuSmActivity,
+        over_gpus(gpus, |gpu| gpu.sm_activity),
+    );
+    set(
+        ReadingKind::GpuMemoryUsed,
+        over_gpus(gpus, |gpu| bytes(gpu.memory_used_bytes)),
+    );
+    set(
+        ReadingKind::GpuMemoryTotal,
+        over_gpus(gpus, |gpu| bytes(gpu.memory_total_bytes)),
+    );
+    set(
+        ReadingKind::GpuMemoryRatio,
+        over_gpus(gpus, |gpu| {
+            ratio(bytes(gpu.memory_used_bytes), bytes(gpu.memory_total_bytes))
+        }),
+    );
     let now = sample.in_flight.map(f64::from);
-    let in_flight = sample.in_flight_mean.or(now).map(|mean| (mean, now.map_or(mean, |now| now.max(mean))));
+    let in_flight = sample
+        .in_flight_mean
+        .or(now)
+        .map(|mean| (mean, now.map_or(mean, |now| now.max(mean))));
     set(ReadingKind::InFlight, in_flight);
     readings
 }
@@ -216,7 +245,10 @@ fn ratio(used: Option<f64>, limit: Option<f64>) -> Option<f64> {
 }
 
 /// Mean and maximum over the GPUs that have the reading.
-fn over_gpus(gpus: &[GpuReading], reading: impl Fn(&GpuReading) -> Option<f64>) -> Option<(f64, f64)> {
+fn over_gpus(
+    gpus: &[GpuReading],
+    reading: impl Fn(&GpuReading) -> Option<f64>,
+) -> Option<(f64, f64)> {
     let (mut n, mut sum, mut max) = (0_u32, 0.0, 0.0_f64);
     for value in gpus.iter().filter_map(reading) {
         n += 1;

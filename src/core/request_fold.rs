@@ -49,20 +49,28 @@ impl SeenDeployments {
         } else {
             let n = self.seen.len().max(deployment as usize + 1);
             self.seen.resize(n, None);
-            self.seen[deployment as usize] = Some(Seen { first: second, last: second });
+            self.seen[deployment as usize] = Some(Seen {
+                first: second,
+                last: second,
+            });
             self.new.push(deployment);
         }
     }
 
     fn take_new(&mut self) -> Vec<(u32, Seen)> {
         let new = std::mem::take(&mut self.new);
-        new.into_iter().filter_map(|number| Some((number, self.seen[number as usize]?))).collect()
+        new.into_iter()
+            .filter_map(|number| Some((number, self.seen[number as usize]?)))
+            .collect()
     }
 
     fn take_all(&mut self) -> Vec<(u32, Seen)> {
         self.new.clear();
         let all = std::mem::take(&mut self.seen);
-        (0..).zip(all).filter_map(|(number, seen)| Some((number, seen?))).collect()
+        (0..)
+            .zip(all)
+            .filter_map(|(number, seen)| Some((number, seen?)))
+            .collect()
     }
 }
 
@@ -114,7 +122,11 @@ impl RequestFold {
         let second = second_of(event.finished_at_us);
         let window = self.ten_seconds.index_of(place.deployment, second);
         let replica_window = self.replica_minutes.index_of(place.replica, second);
-        self.pending.push(Pending { event: *event, window, replica_window });
+        self.pending.push(Pending {
+            event: *event,
+            window,
+            replica_window,
+        });
     }
 
     /// Notes when a deployment was seen, by the first and last event of a message.
@@ -131,9 +143,15 @@ impl RequestFold {
                 self.ten_seconds.prefetch(next.window);
                 self.replica_minutes.prefetch(next.replica_window);
             }
-            let grown = self.ten_seconds.window(item.window).record(&item.event, self.keys);
+            let grown = self
+                .ten_seconds
+                .window(item.window)
+                .record(&item.event, self.keys);
             self.ten_seconds.grow(grown);
-            let grown = self.replica_minutes.window(item.replica_window).record(&item.event, self.keys);
+            let grown = self
+                .replica_minutes
+                .window(item.replica_window)
+                .record(&item.event, self.keys);
             self.replica_minutes.grow(grown);
         }
         self.pending = pending;
@@ -142,12 +160,20 @@ impl RequestFold {
 
     /// Bytes held by open windows, about.
     pub fn state_bytes(&self) -> usize {
-        self.ten_seconds.state_bytes() + self.minutes.state_bytes() + self.hours.state_bytes() + self.replica_minutes.state_bytes() + self.replica_hours.state_bytes()
+        self.ten_seconds.state_bytes()
+            + self.minutes.state_bytes()
+            + self.hours.state_bytes()
+            + self.replica_minutes.state_bytes()
+            + self.replica_hours.state_bytes()
     }
 
     /// Open windows, of all tiers.
     pub fn n_windows(&self) -> usize {
-        self.ten_seconds.len() + self.minutes.len() + self.hours.len() + self.replica_minutes.len() + self.replica_hours.len()
+        self.ten_seconds.len()
+            + self.minutes.len()
+            + self.hours.len()
+            + self.replica_minutes.len()
+            + self.replica_hours.len()
     }
 
     /// Rows that a flush of the 10 s table would have.
@@ -157,7 +183,11 @@ impl RequestFold {
 
     /// Rows of the largest coarse table.
     pub fn n_coarse_rows(&self) -> usize {
-        self.minutes.len().max(self.replica_minutes.len()).max(self.hours.len()).max(self.replica_hours.len())
+        self.minutes
+            .len()
+            .max(self.replica_minutes.len())
+            .max(self.hours.len())
+            .max(self.replica_hours.len())
     }
 
     /// Deployments first seen since the last call: the dropdown must not wait for a full flush.
@@ -173,7 +203,9 @@ impl RequestFold {
     }
 
     fn named(&self, seen: Vec<(u32, Seen)>) -> Vec<(Arc<str>, Seen)> {
-        seen.into_iter().map(|(deployment, seen)| (self.ids.deployment_id(deployment).clone(), seen)).collect()
+        seen.into_iter()
+            .map(|(deployment, seen)| (self.ids.deployment_id(deployment).clone(), seen))
+            .collect()
     }
 
     /// Drains the 10 s windows: into the 1 m and 1 h windows of the tables that cover this range, and out, if the 10 s
@@ -186,7 +218,9 @@ impl RequestFold {
         } else if active.contains(Table::Requests1h) {
             self.hours.merge_up(&drained, RequestWindow::merge);
         }
-        active.contains(Table::Requests10s).then(|| self.deployment_rows(drained))
+        active
+            .contains(Table::Requests10s)
+            .then(|| self.deployment_rows(drained))
     }
 
     /// Drains the 1 m windows likewise; call after [`Self::drain_fine`].
@@ -195,7 +229,9 @@ impl RequestFold {
         if active.contains(Table::Requests1h) {
             self.hours.merge_up(&drained, RequestWindow::merge);
         }
-        active.contains(Table::Requests1m).then(|| self.deployment_rows(drained))
+        active
+            .contains(Table::Requests1m)
+            .then(|| self.deployment_rows(drained))
     }
 
     /// Drains the 1 h windows; call after [`Self::drain_minutes`].
@@ -205,12 +241,18 @@ impl RequestFold {
     }
 
     /// Drains the replicas' 1 m windows, merging them into their hours.
-    pub fn drain_replica_minutes(&mut self, active: TableSet) -> Option<Vec<Row<ReplicaRequestWindow>>> {
+    pub fn drain_replica_minutes(
+        &mut self,
+        active: TableSet,
+    ) -> Option<Vec<Row<ReplicaRequestWindow>>> {
         let drained = self.replica_minutes.drain();
         if active.contains(Table::RequestsByReplica1h) {
-            self.replica_hours.merge_up(&drained, ReplicaRequestWindow::merge);
+            self.replica_hours
+                .merge_up(&drained, ReplicaRequestWindow::merge);
         }
-        active.contains(Table::RequestsByReplica1m).then(|| self.replica_rows(drained))
+        active
+            .contains(Table::RequestsByReplica1m)
+            .then(|| self.replica_rows(drained))
     }
 
     /// Drains the replicas' 1 h windows; call after [`Self::drain_replica_minutes`].
@@ -234,16 +276,29 @@ impl RequestFold {
     fn deployment_rows(&self, drained: Vec<Open<RequestWindow>>) -> Vec<Row<RequestWindow>> {
         drained
             .into_iter()
-            .map(|open| Row { deployment: self.ids.deployment_id(open.owner).clone(), replica: None, window_start: open.start, window: open.window })
+            .map(|open| Row {
+                deployment: self.ids.deployment_id(open.owner).clone(),
+                replica: None,
+                window_start: open.start,
+                window: open.window,
+            })
             .collect()
     }
 
-    fn replica_rows(&self, drained: Vec<Open<ReplicaRequestWindow>>) -> Vec<Row<ReplicaRequestWindow>> {
+    fn replica_rows(
+        &self,
+        drained: Vec<Open<ReplicaRequestWindow>>,
+    ) -> Vec<Row<ReplicaRequestWindow>> {
         drained
             .into_iter()
             .map(|open| {
                 let (deployment, replica) = self.ids.replica_ids(open.owner);
-                Row { deployment: deployment.clone(), replica: Some(replica.clone()), window_start: open.start, window: open.window }
+                Row {
+                    deployment: deployment.clone(),
+                    replica: Some(replica.clone()),
+                    window_start: open.start,
+                    window: open.window,
+                }
             })
             .collect()
     }

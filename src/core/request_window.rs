@@ -72,7 +72,11 @@ impl StatusCodes {
 
     #[inline]
     fn record(&mut self, code: u16) {
-        let code = if (100..600).contains(&code) { code } else { Self::NONSENSE };
+        let code = if (100..600).contains(&code) {
+            code
+        } else {
+            Self::NONSENSE
+        };
         self.add(code, 1);
     }
 
@@ -95,7 +99,12 @@ impl StatusCodes {
 
     /// (code, requests), each code once, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (u16, u64)> + '_ {
-        self.codes.iter().zip(&self.counts).filter(|(_, count)| **count > 0).map(|(&code, &count)| (code, count)).chain(self.more.iter().copied())
+        self.codes
+            .iter()
+            .zip(&self.counts)
+            .filter(|(_, count)| **count > 0)
+            .map(|(&code, &count)| (code, count))
+            .chain(self.more.iter().copied())
     }
 
     pub fn len(&self) -> usize {
@@ -139,7 +148,10 @@ impl RequestWindow {
             grown += self.queue.insert_key(keys.key(us));
         }
         if let Some(us) = event.cold_start_us() {
-            grown += self.cold_start.get_or_insert_default().insert_key(keys.key(us));
+            grown += self
+                .cold_start
+                .get_or_insert_default()
+                .insert_key(keys.key(us));
         }
         grown
     }
@@ -207,7 +219,11 @@ mod tests {
     #[test]
     fn a_window_of_few_requests_is_small() {
         // the limit on memory is counted in windows, so that their size is part of the contract
-        assert!(size_of::<RequestWindow>() <= 512, "{}", size_of::<RequestWindow>());
+        assert!(
+            size_of::<RequestWindow>() <= 512,
+            "{}",
+            size_of::<RequestWindow>()
+        );
         assert!(size_of::<ReplicaRequestWindow>() <= 256);
     }
 }

@@ -57,7 +57,13 @@ fn key_by_logarithm(value: u64) -> Key {
 
 impl KeyTable {
     fn new() -> Self {
-        let mut slices = vec![Slice { threshold: u64::MAX, key: 0 }; SLICES];
+        let mut slices = vec![
+            Slice {
+                threshold: u64::MAX,
+                key: 0
+            };
+            SLICES
+        ];
         for exponent in 0..64_u32 {
             for mantissa in 0..1_u64 << MANTISSA_BITS {
                 let lowest = slice_value(exponent, mantissa);
@@ -70,7 +76,9 @@ impl KeyTable {
         }
         let slices: Box<[Slice]> = slices.into_boxed_slice();
         Self {
-            slices: slices.try_into().unwrap_or_else(|_| unreachable!("the vector has SLICES entries")),
+            slices: slices
+                .try_into()
+                .unwrap_or_else(|_| unreachable!("the vector has SLICES entries")),
         }
     }
 
@@ -81,7 +89,8 @@ impl KeyTable {
         let exponent = 63 - value.leading_zeros();
         // the leading one is shifted out, the six bits behind it stay
         let mantissa = (value << (63 - exponent) << 1) >> (64 - MANTISSA_BITS);
-        let slice = &self.slices[((exponent as usize) << MANTISSA_BITS | mantissa as usize) & (SLICES - 1)];
+        let slice =
+            &self.slices[((exponent as usize) << MANTISSA_BITS | mantissa as usize) & (SLICES - 1)];
         slice.key + Key::from(value >= slice.threshold)
     }
 }
@@ -138,7 +147,11 @@ struct Bins {
 
 impl Default for Sketch {
     fn default() -> Self {
-        Self { n_few: 0, few: [0; FEW], bins: None }
+        Self {
+            n_few: 0,
+            few: [0; FEW],
+            bins: None,
+        }
     }
 }
 
@@ -173,7 +186,9 @@ impl Sketch {
     /// Bytes behind the struct itself.
     pub fn heap_bytes(&self) -> usize {
         self.bins.as_ref().map_or(0, |bins| {
-            size_of::<Bins>() + bins.counts.capacity() * size_of::<u16>() + bins.spilled.capacity() * size_of::<(Key, u64)>()
+            size_of::<Bins>()
+                + bins.counts.capacity() * size_of::<u16>()
+                + bins.spilled.capacity() * size_of::<(Key, u64)>()
         })
     }
 
@@ -206,7 +221,9 @@ impl Sketch {
     fn fold_few(&mut self) -> usize {
         let before = self.heap_bytes();
         let few = &self.few[..usize::from(self.n_few)];
-        let (low, high) = few.iter().fold((Key::MAX, 0), |(low, high), &key| (low.min(key), high.max(key)));
+        let (low, high) = few.iter().fold((Key::MAX, 0), |(low, high), &key| {
+            (low.min(key), high.max(key))
+        });
         let bins = self.bins.get_or_insert_default();
         if low <= high {
             bins.make_room(low, high);
@@ -240,7 +257,10 @@ impl Sketch {
     /// The value at `quantile` (0 to 1) of what was recorded; `None` without values. For tests and small tools: people
     /// read percentiles from ClickHouse.
     pub fn quantile(&self, quantile: f64) -> Option<f64> {
-        let mut pairs: Vec<(Key, u64)> = self.few[..usize::from(self.n_few)].iter().map(|&key| (key, 1)).collect();
+        let mut pairs: Vec<(Key, u64)> = self.few[..usize::from(self.n_few)]
+            .iter()
+            .map(|&key| (key, 1))
+            .collect();
         if let Some(bins) = &self.bins {
             pairs.extend(bins.dense());
             pairs.extend_from_slice(&bins.spilled);
@@ -267,7 +287,10 @@ impl Bins {
 
     /// The counts of the contiguous span that are not zero, by ascending key.
     fn dense(&self) -> impl Iterator<Item = (Key, u64)> + '_ {
-        (self.first_key..).zip(&self.counts).filter(|(_, count)| **count > 0).map(|(key, &count)| (key, u64::from(count)))
+        (self.first_key..)
+            .zip(&self.counts)
+            .filter(|(_, count)| **count > 0)
+            .map(|(key, &count)| (key, u64::from(count)))
     }
 
     /// Widens the span to hold `low..=high`, unless that would be mostly empty.
@@ -294,8 +317,16 @@ impl Bins {
         };
         let step_below = (first - first.min(BIN_STEP)) / BIN_STEP * BIN_STEP;
         let step_above = last + BIN_STEP;
-        let new_first = if low < first && low >= step_below { step_below } else { first };
-        let new_last = if high > last && high <= step_above { step_above } else { last };
+        let new_first = if low < first && low >= step_below {
+            step_below
+        } else {
+            first
+        };
+        let new_last = if high > last && high <= step_above {
+            step_above
+        } else {
+            last
+        };
         let n = usize::from(new_last - new_first) + 1;
         if n <= NARROW_SPAN {
             self.widen(new_first, n);
@@ -338,7 +369,9 @@ impl Bins {
         self.total += count;
         let index = usize::from(key.wrapping_sub(self.first_key));
         if let Some(bin) = self.counts.get_mut(index)
-            && let Some(sum) = u16::try_from(count).ok().and_then(|count| bin.checked_add(count))
+            && let Some(sum) = u16::try_from(count)
+                .ok()
+                .and_then(|count| bin.checked_add(count))
         {
             *bin = sum;
             return;
@@ -472,11 +505,18 @@ mod tests {
         for key in 0..1800 {
             let threshold = threshold_above(key);
             for value in [threshold.saturating_sub(1).max(1), threshold, threshold + 1] {
-                assert_eq!(key_table().key(value), key_by_logarithm(value), "value {value}");
+                assert_eq!(
+                    key_table().key(value),
+                    key_by_logarithm(value),
+                    "value {value}"
+                );
             }
         }
         assert_eq!(key_table().key(0), key_table().key(1));
-        assert_eq!(key_table().key(i64::MAX as u64), key_by_logarithm(i64::MAX as u64));
+        assert_eq!(
+            key_table().key(i64::MAX as u64),
+            key_by_logarithm(i64::MAX as u64)
+        );
     }
 
     #[test]
@@ -492,7 +532,11 @@ mod tests {
     fn outliers_do_not_widen_a_small_sketch() {
         let mut sketch = Sketch::default();
         for i in 0..60 {
-            sketch.insert(if i % 20 == 0 { 100_000_000 } else { 20_000 + i * 100 });
+            sketch.insert(if i % 20 == 0 {
+                100_000_000
+            } else {
+                20_000 + i * 100
+            });
         }
         assert!(sketch.heap_bytes() < 800, "{}", sketch.heap_bytes());
         assert_eq!(sketch.count(), 60);

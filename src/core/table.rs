@@ -123,7 +123,8 @@ impl Table {
 fn first_of_month(day: i64) -> i64 {
     let z = day + 719_468;
     let day_of_era = z.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month = (5 * day_of_year + 2) / 153;
     let day_of_month = day_of_year - (153 * month + 2) / 5;
@@ -142,7 +143,11 @@ impl TableSet {
 
 impl FromIterator<Table> for TableSet {
     fn from_iter<I: IntoIterator<Item = Table>>(tables: I) -> Self {
-        Self(tables.into_iter().fold(0, |bits, table| bits | 1 << table as u8))
+        Self(
+            tables
+                .into_iter()
+                .fold(0, |bits, table| bits | 1 << table as u8),
+        )
     }
 }
 
@@ -153,7 +158,13 @@ mod tests {
     #[test]
     fn months_begin_on_their_first_day() {
         // 2026-11-24, 2024-02-29, 1970-01-01, 2000-03-01
-        for (day, first) in [(20_781, 20_758), (19_782, 19_754), (0, 0), (11_017, 11_017), (11_016, 10_988)] {
+        for (day, first) in [
+            (20_781, 20_758),
+            (19_782, 19_754),
+            (0, 0),
+            (11_017, 11_017),
+            (11_016, 10_988),
+        ] {
             assert_eq!(first_of_month(day), first, "{day}");
         }
     }
@@ -165,6 +176,9 @@ mod tests {
                 assert_eq!(table.stream(), stream);
             }
         }
-        assert_eq!(Stream::ALL.iter().map(|s| s.tables().len()).sum::<usize>(), Table::ALL.len());
+        assert_eq!(
+            Stream::ALL.iter().map(|s| s.tables().len()).sum::<usize>(),
+            Table::ALL.len()
+        );
     }
 }

@@ -17,10 +17,31 @@ const UINT32: &str = "UInt32";
 const FLOAT64: &str = "Float64";
 
 /// Columns of sums over requests, as `rows` writes them.
-const REQUEST_COUNTS: [&str; 6] = ["requests", "status_2xx", "status_4xx", "status_5xx", "status_other", "unclassified"];
-const REQUEST_OUTCOMES: [&str; 8] =
-    ["client_gone", "completed", "timed_out", "aborted", "refused", "cold_starts", "request_bytes", "response_bytes"];
-const REQUEST_SKETCHES: [&str; 5] = ["end_to_end", "inference", "first_byte", "queue", "cold_start"];
+const REQUEST_COUNTS: [&str; 6] = [
+    "requests",
+    "status_2xx",
+    "status_4xx",
+    "status_5xx",
+    "status_other",
+    "unclassified",
+];
+const REQUEST_OUTCOMES: [&str; 8] = [
+    "client_gone",
+    "completed",
+    "timed_out",
+    "aborted",
+    "refused",
+    "cold_starts",
+    "request_bytes",
+    "response_bytes",
+];
+const REQUEST_SKETCHES: [&str; 5] = [
+    "end_to_end",
+    "inference",
+    "first_byte",
+    "queue",
+    "cold_start",
+];
 
 /// One column of a block.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,12 +51,16 @@ pub struct Column {
 }
 
 fn column(name: impl Into<String>, type_name: &'static str) -> Column {
-    Column { name: name.into(), type_name }
+    Column {
+        name: name.into(),
+        type_name,
+    }
 }
 
 /// The columns of a table's block; `ingested`, one constant an insert, stands in the statement instead.
 pub fn columns(table: Table) -> &'static [Column] {
-    static COLUMNS: LazyLock<Vec<Vec<Column>>> = LazyLock::new(|| Table::ALL.iter().map(|&table| make(table)).collect());
+    static COLUMNS: LazyLock<Vec<Vec<Column>>> =
+        LazyLock::new(|| Table::ALL.iter().map(|&table| make(table)).collect());
     &COLUMNS[table as usize]
 }
 
@@ -43,7 +68,11 @@ fn make(table: Table) -> Vec<Column> {
     let by_replica = is_by_replica(table);
     let mut all = vec![column("deployment_id", STRING)];
     all.extend(by_replica.then(|| column("replica_id", STRING)));
-    all.extend([column("window_start", "DateTime('UTC')"), column("kafka_partition", UINT32), column("ledger", STRING)]);
+    all.extend([
+        column("window_start", "DateTime('UTC')"),
+        column("kafka_partition", UINT32),
+        column("ledger", STRING),
+    ]);
     match table.stream() {
         Stream::Requests => {
             all.extend(REQUEST_COUNTS.map(|name| column(name, UINT64)));
@@ -53,31 +82,70 @@ fn make(table: Table) -> Vec<Column> {
                 all.extend(REQUEST_OUTCOMES.map(|name| column(name, UINT64)));
             }
             all.push(column("in_flight_max", UINT32));
-            let n_sketches = if by_replica { 2 } else { REQUEST_SKETCHES.len() };
-            all.extend(REQUEST_SKETCHES[..n_sketches].iter().map(|&name| column(name, SKETCH)));
+            let n_sketches = if by_replica {
+                2
+            } else {
+                REQUEST_SKETCHES.len()
+            };
+            all.extend(
+                REQUEST_SKETCHES[..n_sketches]
+                    .iter()
+                    .map(|&name| column(name, SKETCH)),
+            );
             if has_status_codes(table) {
                 all.push(column("status_codes", "Map(UInt16, UInt64)"));
             }
         }
         Stream::Replicas => {
-            all.extend(["samples", "waiting_us", "loading_us", "active_us", "stopping_us", "last_sample"].map(|name| column(name, UINT64)));
+            all.extend(
+                [
+                    "samples",
+                    "waiting_us",
+                    "loading_us",
+                    "active_us",
+                    "stopping_us",
+                    "last_sample",
+                ]
+                .map(|name| column(name, UINT64)),
+            );
             for kind in ReadingKind::ALL {
                 all.push(column(format!("{}_integral", kind.column()), FLOAT64));
                 all.push(column(format!("{}_us", kind.column()), UINT64));
-                all.extend(kind.has_max().then(|| column(format!("{}_max", kind.column()), FLOAT64)));
+                all.extend(
+                    kind.has_max()
+                        .then(|| column(format!("{}_max", kind.column()), FLOAT64)),
+                );
             }
             all.push(column("gpus_max", UINT32));
-            all.extend(["oldest_in_flight_us_max", "restarts_max", "load_us_max", "dropped_max"].map(|name| column(name, UINT64)));
+            all.extend(
+                [
+                    "oldest_in_flight_us_max",
+                    "restarts_max",
+                    "load_us_max",
+                    "dropped_max",
+                ]
+                .map(|name| column(name, UINT64)),
+            );
         }
     }
-    all.extend([column("ledger_from", UINT64), column("ledger_to", UINT64), column("ledger_epoch", "Int32")]);
-    all.extend(["span", "gap", "events", "late", "invalid", "erased"].map(|name| column(format!("ledger_{name}"), UINT64)));
+    all.extend([
+        column("ledger_from", UINT64),
+        column("ledger_to", UINT64),
+        column("ledger_epoch", "Int32"),
+    ]);
+    all.extend(
+        ["span", "gap", "events", "late", "invalid", "erased"]
+            .map(|name| column(format!("ledger_{name}"), UINT64)),
+    );
     all
 }
 
 /// The table has a row a replica.
 pub const fn is_by_replica(table: Table) -> bool {
-    !matches!(table, Table::Requests10s | Table::Requests1m | Table::Requests1h)
+    !matches!(
+        table,
+        Table::Requests10s | Table::Requests1m | Table::Requests1h
+    )
 }
 
 /// The table counts requests by status code.
@@ -87,14 +155,20 @@ pub fn has_status_codes(table: Table) -> bool {
 
 /// `name type, …`, as `input()` and `file()` take it.
 pub fn structure(table: Table) -> String {
-    columns(table).iter().fold(String::new(), |mut text, column| {
-        let separator = if text.is_empty() { "" } else { ", " };
-        let _ = write!(text, "{separator}{} {}", column.name, column.type_name);
-        text
-    })
+    columns(table)
+        .iter()
+        .fold(String::new(), |mut text, column| {
+            let separator = if text.is_empty() { "" } else { ", " };
+            let _ = write!(text, "{separator}{} {}", column.name, column.type_name);
+            text
+        })
 }
 
 /// The columns' names, separated by commas.
 pub fn names(table: Table) -> String {
-    columns(table).iter().map(|column| column.name.as_str()).collect::<Vec<_>>().join(", ")
+    columns(table)
+        .iter()
+        .map(|column| column.name.as_str())
+        .collect::<Vec<_>>()
+        .join(", ")
 }

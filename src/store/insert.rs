@@ -52,7 +52,11 @@ pub struct Insert<'a> {
 #[derive(Debug, thiserror::Error)]
 pub enum InsertError {
     #[error("no connection to ClickHouse at {authority}")]
-    Connect { authority: String, #[source] source: std::io::Error },
+    Connect {
+        authority: String,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("ClickHouse did not answer within {} s", ANSWER_TIMEOUT.as_secs())]
     Timeout,
     #[error("the connection to ClickHouse broke")]
@@ -71,12 +75,24 @@ const CODE_THROW_IF: u32 = 395;
 impl InsertError {
     /// Another insert into the table is running.
     pub fn is_busy(&self) -> bool {
-        matches!(self, Self::Refused { code: CODE_SAME_ID_RUNNING, .. })
+        matches!(
+            self,
+            Self::Refused {
+                code: CODE_SAME_ID_RUNNING,
+                ..
+            }
+        )
     }
 
     /// The guard said that the ledger is not where it was expected.
     pub fn is_fenced(&self) -> bool {
-        matches!(self, Self::Refused { code: CODE_THROW_IF, .. })
+        matches!(
+            self,
+            Self::Refused {
+                code: CODE_THROW_IF,
+                ..
+            }
+        )
     }
 
     /// The block spans ClickHouse partitions: a defect of ours, and sending it again would never help.
@@ -133,9 +149,18 @@ impl Pins {
             .bind(PINS.map(|(name, _)| name).as_slice())
             .fetch_all()
             .await?;
-        let (present, missing): (Vec<_>, Vec<_>) = PINS.iter().partition(|(name, _)| known.iter().any(|known| known == name));
-        let settings = present.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(", ");
-        Ok(Self { settings, missing: missing.iter().map(|(name, _)| *name).collect() })
+        let (present, missing): (Vec<_>, Vec<_>) = PINS
+            .iter()
+            .partition(|(name, _)| known.iter().any(|known| known == name));
+        let settings = present
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect::<Vec<_>>()
+            .join(", ");
+        Ok(Self {
+            settings,
+            missing: missing.iter().map(|(name, _)| *name).collect(),
+        })
     }
 }
 
@@ -145,7 +170,10 @@ fn statement(insert: &Insert<'_>, pins: &Pins) -> String {
     let (mut guard, mut partitions) = (String::new(), String::new());
     for (i, Expected { partition, to }) in insert.expected.iter().enumerate() {
         let (or, comma) = if i == 0 { ("", "") } else { (" OR ", ", ") };
-        let _ = write!(guard, "{or}maxIf(ledger_to, kafka_partition = {partition}) != {to}");
+        let _ = write!(
+            guard,
+            "{or}maxIf(ledger_to, kafka_partition = {partition}) != {to}"
+        );
         let _ = write!(partitions, "{comma}{partition}");
     }
     format!(
@@ -165,24 +193,43 @@ fn statement(insert: &Insert<'_>, pins: &Pins) -> String {
 ///
 /// # Errors
 /// Whatever went wrong on the way or was answered; the rows may be in all the same.
-pub async fn send(address: &StoreAddress, pins: &Pins, insert: &Insert<'_>) -> Result<(), InsertError> {
+pub async fn send(
+    address: &StoreAddress,
+    pins: &Pins,
+    insert: &Insert<'_>,
+) -> Result<(), InsertError> {
     let stream = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(&address.authority))
         .await
         .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
-        .map_err(|source| InsertError::Connect { authority: address.authority.clone(), source })?;
+        .map_err(|source| InsertError::Connect {
+            authority: address.authority.clone(),
+            source,
+        })?;
     let _ = stream.set_nodelay(true);
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let connection = tokio::spawn(connection);
     let answered = tokio::time::timeout(ANSWER_TIMEOUT, async {
         let answer = sender.send_request(request(address, pins, insert)).await?;
         let (head, body) = answer.into_parts();
-        let code = head.headers.get("x-clickhouse-exception-code").and_then(|code| code.to_str().ok()?.parse().ok());
-        let text = Limited::new(body, MAX_ANSWER_BYTES).collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+        let code = head
+            .headers
+            .get("x-clickhouse-exception-code")
+            .and_then(|code| code.to_str().ok()?.parse().ok());
+        let text = Limited::new(body, MAX_ANSWER_BYTES)
+            .collect()
+            .await
+            .map(http_body_util::Collected::to_bytes)
+            .unwrap_or_default();
         if head.status == StatusCode::OK && code.is_none() {
             return Ok(());
         }
         let text = String::from_utf8_lossy(&text).trim().to_owned();
-        Err(InsertError::Refused { code: code.or_else(|| code_in(&text)).unwrap_or(u32::from(head.status.as_u16())), text })
+        Err(InsertError::Refused {
+            code: code
+                .or_else(|| code_in(&text))
+                .unwrap_or(u32::from(head.status.as_u16())),
+            text,
+        })
     })
     .await;
     connection.abort();
@@ -212,7 +259,9 @@ fn request(address: &StoreAddress, pins: &Pins, insert: &Insert<'_>) -> Request<
 /// The number in `Code: N. DB::Exception: …`.
 fn code_in(text: &str) -> Option<u32> {
     let rest = text.split_once("Code: ")?.1;
-    rest[..rest.find(|c: char| !c.is_ascii_digit())?].parse().ok()
+    rest[..rest.find(|c: char| !c.is_ascii_digit())?]
+        .parse()
+        .ok()
 }
 
 fn percent_encode(text: &str) -> String {
@@ -233,9 +282,27 @@ mod tests {
 
     #[test]
     fn the_guard_names_every_partition_once() {
-        let pins = Pins { settings: "async_insert=0".to_owned(), missing: Vec::new() };
-        let expected = [Expected { partition: 7, to: 100 }, Expected { partition: 8, to: 0 }];
-        let insert = Insert { table: Table::Requests10s, ledger: "t/id", expected: &expected, ingested: 20_781, body: Bytes::new() };
+        let pins = Pins {
+            settings: "async_insert=0".to_owned(),
+            missing: Vec::new(),
+        };
+        let expected = [
+            Expected {
+                partition: 7,
+                to: 100,
+            },
+            Expected {
+                partition: 8,
+                to: 0,
+            },
+        ];
+        let insert = Insert {
+            table: Table::Requests10s,
+            ledger: "t/id",
+            expected: &expected,
+            ingested: 20_781,
+            body: Bytes::new(),
+        };
         let text = statement(&insert, &pins);
         assert!(text.contains(
             "(SELECT maxIf(ledger_to, kafka_partition = 7) != 100 OR maxIf(ledger_to, kafka_partition = 8) != 0 FROM requests_10s \
@@ -247,10 +314,19 @@ mod tests {
 
     #[test]
     fn answers_are_told_apart() {
-        let refused = |code, text: &str| InsertError::Refused { code, text: text.to_owned() };
+        let refused = |code, text: &str| InsertError::Refused {
+            code,
+            text: text.to_owned(),
+        };
         assert!(refused(216, "").is_busy());
         assert!(refused(395, "").is_fenced());
-        assert!(refused(252, "Too many partitions for single INSERT block (more than 1)").is_defect());
+        assert!(
+            refused(
+                252,
+                "Too many partitions for single INSERT block (more than 1)"
+            )
+            .is_defect()
+        );
         assert!(!refused(252, "Too many parts (300)").is_defect());
         assert_eq!(code_in("Code: 60. DB::Exception: no such table"), Some(60));
     }

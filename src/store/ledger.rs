@@ -19,8 +19,16 @@ struct LedgerRecord {
 ///
 /// # Errors
 /// What the client says; nothing is known then, and the caller asks again.
-pub async fn read(client: &clickhouse::Client, table: Table, ledger: &str, partitions: &[i32]) -> Result<HashMap<i32, Ledger>, clickhouse::error::Error> {
-    let partitions: Vec<u32> = partitions.iter().map(|partition| partition.cast_unsigned()).collect();
+pub async fn read(
+    client: &clickhouse::Client,
+    table: Table,
+    ledger: &str,
+    partitions: &[i32],
+) -> Result<HashMap<i32, Ledger>, clickhouse::error::Error> {
+    let partitions: Vec<u32> = partitions
+        .iter()
+        .map(|partition| partition.cast_unsigned())
+        .collect();
     let name = table.name();
     // the newest part of a partition has the highest `to`; its epoch is the one that Kafka is asked about
     let statement = format!(
@@ -28,11 +36,21 @@ pub async fn read(client: &clickhouse::Client, table: Table, ledger: &str, parti
          argMax(s.ledger_epoch, s.ledger_to) AS ledger_epoch, max(s.ingested) AS ingested FROM {name} AS s \
          WHERE s.deployment_id = '' AND s.ledger = ? AND s.kafka_partition IN ? GROUP BY kafka_partition"
     );
-    let records = client.query(&statement).bind(ledger).bind(partitions).fetch_all::<LedgerRecord>().await?;
+    let records = client
+        .query(&statement)
+        .bind(ledger)
+        .bind(partitions)
+        .fetch_all::<LedgerRecord>()
+        .await?;
     Ok(records
         .into_iter()
         .map(|record| {
-            let ledger = Ledger { from: record.ledger_from, to: record.ledger_to, epoch: record.ledger_epoch, ingested: i64::from(record.ingested) };
+            let ledger = Ledger {
+                from: record.ledger_from,
+                to: record.ledger_to,
+                epoch: record.ledger_epoch,
+                ingested: i64::from(record.ingested),
+            };
             (record.kafka_partition.cast_signed(), ledger)
         })
         .collect())

@@ -1,11 +1,11 @@
 //! ClickHouse: its tables, the one insert that exactness rests on, and what is read back.
 //!
-//! [`columns`] names the columns, [`rows`] and [`native`] make a block of a flush, [`insert`] sends it behind its
-//! guard, [`ledger`] reads what really is there, [`audit`] checks it all.
+//! [`migrate`] makes the tables; [`columns`] names their columns, [`rows`] and [`native`] make a block of a flush,
+//! [`insert`] sends it behind its guard, [`ledger`] reads what really is there, [`audit`] checks it all.
 pub mod audit;
 pub mod columns;
 pub mod insert;
 pub mod ledger;
+pub mod migrate;
 pub mod native;
 pub mod rows;
-pub mod migrate;

@@ -40,7 +40,11 @@ struct MapColumn {
 
 impl Chunk {
     pub fn new(n_columns: usize) -> Self {
-        Self { n_rows: 0, columns: vec![Vec::new(); n_columns], map: MapColumn::default() }
+        Self {
+            n_rows: 0,
+            columns: vec![Vec::new(); n_columns],
+            map: MapColumn::default(),
+        }
     }
 
     pub const fn n_rows(&self) -> usize {
@@ -48,13 +52,19 @@ impl Chunk {
     }
 
     pub fn n_bytes(&self) -> usize {
-        self.columns.iter().map(Vec::len).sum::<usize>() + self.map.lengths.len() * 8 + self.map.keys.len() + self.map.values.len()
+        self.columns.iter().map(Vec::len).sum::<usize>()
+            + self.map.lengths.len() * 8
+            + self.map.keys.len()
+            + self.map.values.len()
     }
 
     /// Begins a row: every column is then written once, in order.
     pub fn row(&mut self) -> RowWriter<'_> {
         self.n_rows += 1;
-        RowWriter { columns: self.columns.iter_mut(), map: &mut self.map }
+        RowWriter {
+            columns: self.columns.iter_mut(),
+            map: &mut self.map,
+        }
     }
 
     /// Appends another chunk's rows of the same table.
@@ -74,7 +84,11 @@ impl Chunk {
 
     /// The block in Native format.
     pub fn encode(&self, columns: &[Column]) -> Vec<u8> {
-        assert_eq!(columns.len(), self.columns.len(), "a chunk has the columns of its table");
+        assert_eq!(
+            columns.len(),
+            self.columns.len(),
+            "a chunk has the columns of its table"
+        );
         let mut out = Vec::with_capacity(self.n_bytes() + columns.len() * 64);
         put_varint(columns.len() as u64, &mut out);
         put_varint(self.n_rows as u64, &mut out);
@@ -113,7 +127,9 @@ impl RowWriter<'_> {
     /// The next column's bytes.
     #[inline]
     pub fn column(&mut self) -> &mut Vec<u8> {
-        self.columns.next().expect("a row has as many values as its table has columns")
+        self.columns
+            .next()
+            .expect("a row has as many values as its table has columns")
     }
 
     pub fn string(&mut self, text: &str) {
@@ -154,7 +170,11 @@ impl RowWriter<'_> {
 
     /// Checks that the row is whole.
     pub fn end(self) {
-        assert_eq!(self.columns.len(), 0, "a row has as many values as its table has columns");
+        assert_eq!(
+            self.columns.len(),
+            0,
+            "a row has as many values as its table has columns"
+        );
     }
 }
 
@@ -176,10 +196,17 @@ mod tests {
     #[test]
     fn joined_chunks_are_the_block_of_all_their_rows() {
         let columns = [
-            Column { name: "a".to_owned(), type_name: "String" },
-            Column { name: "m".to_owned(), type_name: "Map(UInt16, UInt64)" },
+            Column {
+                name: "a".to_owned(),
+                type_name: "String",
+            },
+            Column {
+                name: "m".to_owned(),
+                type_name: "Map(UInt16, UInt64)",
+            },
         ];
-        let rows: [(&str, &[(u16, u64)]); 3] = [("x", &[(200, 5)]), ("yy", &[]), ("z", &[(1, 2), (3, 4)])];
+        let rows: [(&str, &[(u16, u64)]); 3] =
+            [("x", &[(200, 5)]), ("yy", &[]), ("z", &[(1, 2), (3, 4)])];
         let mut joined = chunk(&rows[..1]);
         joined.append(chunk(&rows[1..]));
         assert_eq!(joined.encode(&columns), chunk(&rows).encode(&columns));

@@ -55,12 +55,23 @@ pub fn encode_delta(delta: Delta, partition: i32, ledger: &str) -> Chunk {
 /// A chunk of one ledger row `[at, at)`: it covers nothing and says that the table begins or goes on here.
 pub fn encode_heartbeat(table: Table, partition: i32, ledger: &str, at: u64, epoch: i32) -> Chunk {
     let mut chunk = Chunk::new(columns(table).len());
-    let row = LedgerRow { from: at, to: at, epoch, ..LedgerRow::default() };
+    let row = LedgerRow {
+        from: at,
+        to: at,
+        epoch,
+        ..LedgerRow::default()
+    };
     encode_ledger_row(table, partition.cast_unsigned(), ledger, &row, &mut chunk);
     chunk
 }
 
-fn encode_ledger_row(table: Table, partition: u32, ledger: &str, values: &LedgerRow, chunk: &mut Chunk) {
+fn encode_ledger_row(
+    table: Table,
+    partition: u32,
+    ledger: &str,
+    values: &LedgerRow,
+    chunk: &mut Chunk,
+) {
     let mut row = chunk.row();
     row.string("");
     if is_by_replica(table) {
@@ -70,14 +81,23 @@ fn encode_ledger_row(table: Table, partition: u32, ledger: &str, values: &Ledger
     row.u32(partition);
     row.string(ledger);
     match table.stream() {
-        Stream::Requests if is_by_replica(table) => encode_replica_request_values(&mut ReplicaRequestWindow::default(), &mut row),
+        Stream::Requests if is_by_replica(table) => {
+            encode_replica_request_values(&mut ReplicaRequestWindow::default(), &mut row)
+        }
         Stream::Requests => encode_request_values(table, &mut RequestWindow::default(), &mut row),
         Stream::Replicas => encode_replica_values(&ReplicaWindow::default(), &mut row),
     }
     row.u64(values.from);
     row.u64(values.to);
     row.i32(values.epoch);
-    for value in [values.to - values.from, values.gap, values.events, values.late, values.invalid, 0] {
+    for value in [
+        values.to - values.from,
+        values.gap,
+        values.events,
+        values.late,
+        values.invalid,
+        0,
+    ] {
         row.u64(value);
     }
     row.end();
@@ -94,7 +114,13 @@ fn encode_no_ledger(mut row: RowWriter<'_>) {
     row.end();
 }
 
-fn encode_keys(deployment: &str, replica: Option<&Arc<str>>, window_start: u32, partition: u32, row: &mut RowWriter<'_>) {
+fn encode_keys(
+    deployment: &str,
+    replica: Option<&Arc<str>>,
+    window_start: u32,
+    partition: u32,
+    row: &mut RowWriter<'_>,
+) {
     row.string(deployment);
     if let Some(replica) = replica {
         row.string(replica);
@@ -105,27 +131,67 @@ fn encode_keys(deployment: &str, replica: Option<&Arc<str>>, window_start: u32, 
 }
 
 fn encode_requests(table: Table, partition: u32, rows: Vec<Row<RequestWindow>>, chunk: &mut Chunk) {
-    for Row { deployment, replica, window_start, mut window } in rows {
+    for Row {
+        deployment,
+        replica,
+        window_start,
+        mut window,
+    } in rows
+    {
         let mut row = chunk.row();
-        encode_keys(&deployment, replica.as_ref(), window_start, partition, &mut row);
+        encode_keys(
+            &deployment,
+            replica.as_ref(),
+            window_start,
+            partition,
+            &mut row,
+        );
         encode_request_values(table, &mut window, &mut row);
         encode_no_ledger(row);
     }
 }
 
-fn encode_replica_requests(partition: u32, rows: Vec<Row<ReplicaRequestWindow>>, chunk: &mut Chunk) {
-    for Row { deployment, replica, window_start, mut window } in rows {
+fn encode_replica_requests(
+    partition: u32,
+    rows: Vec<Row<ReplicaRequestWindow>>,
+    chunk: &mut Chunk,
+) {
+    for Row {
+        deployment,
+        replica,
+        window_start,
+        mut window,
+    } in rows
+    {
         let mut row = chunk.row();
-        encode_keys(&deployment, replica.as_ref(), window_start, partition, &mut row);
+        encode_keys(
+            &deployment,
+            replica.as_ref(),
+            window_start,
+            partition,
+            &mut row,
+        );
         encode_replica_request_values(&mut window, &mut row);
         encode_no_ledger(row);
     }
 }
 
 fn encode_replicas(partition: u32, rows: Vec<Row<ReplicaWindow>>, chunk: &mut Chunk) {
-    for Row { deployment, replica, window_start, window } in rows {
+    for Row {
+        deployment,
+        replica,
+        window_start,
+        window,
+    } in rows
+    {
         let mut row = chunk.row();
-        encode_keys(&deployment, replica.as_ref(), window_start, partition, &mut row);
+        encode_keys(
+            &deployment,
+            replica.as_ref(),
+            window_start,
+            partition,
+            &mut row,
+        );
         encode_replica_values(&window, &mut row);
         encode_no_ledger(row);
     }
@@ -133,7 +199,13 @@ fn encode_replicas(partition: u32, rows: Vec<Row<ReplicaWindow>>, chunk: &mut Ch
 
 fn encode_classes(counts: &RequestCounts, row: &mut RowWriter<'_>) {
     row.u64(counts.requests());
-    for class in [StatusClass::Success, StatusClass::ClientError, StatusClass::ServerError, StatusClass::Other, StatusClass::Unclassified] {
+    for class in [
+        StatusClass::Success,
+        StatusClass::ClientError,
+        StatusClass::ServerError,
+        StatusClass::Other,
+        StatusClass::Unclassified,
+    ] {
         row.u64(counts.class(class));
     }
 }
@@ -142,14 +214,24 @@ fn encode_request_values(table: Table, window: &mut RequestWindow, row: &mut Row
     let counts = &window.counts;
     encode_classes(counts, row);
     row.u64(counts.client_gone);
-    for outcome in [Outcome::Completed, Outcome::TimedOut, Outcome::Aborted, Outcome::Refused] {
+    for outcome in [
+        Outcome::Completed,
+        Outcome::TimedOut,
+        Outcome::Aborted,
+        Outcome::Refused,
+    ] {
         row.u64(counts.outcome(outcome));
     }
     row.u64(counts.cold_starts);
     row.u64(counts.request_bytes);
     row.u64(counts.response_bytes);
     row.u32(counts.in_flight_max);
-    for sketch in [&mut window.end_to_end, &mut window.inference, &mut window.first_byte, &mut window.queue] {
+    for sketch in [
+        &mut window.end_to_end,
+        &mut window.inference,
+        &mut window.first_byte,
+        &mut window.queue,
+    ] {
         sketch.encode_state(row.column());
     }
     match &mut window.cold_start {

@@ -1,0 +1,121 @@
+//! What was refused goes to the dead-letters topic, with where it stood and why, before the insert that covers it.
+//!
+//! At least once: unique by (topic, partition, offset, reason). Value: the original message.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use rdkafka::ClientConfig;
+use rdkafka::error::KafkaError;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{FutureProducer, FutureRecord};
+
+use super::member::topic_of;
+use crate::config::{KafkaArgs, TopicArgs};
+use crate::core::partition::Source;
+
+/// How long a dead letter may wait for room in the producer's queue before it counts as failed and is sent again.
+const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A message that was refused, whole or in part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    pub source: Source,
+    pub offset: u64,
+    pub reason: &'static str,
+    /// The indexes of the refused events; empty where the message was refused whole.
+    pub events: Vec<u32>,
+    pub payload: Vec<u8>,
+}
+
+pub struct DeadLetters {
+    producer: FutureProducer,
+    topics: TopicArgs,
+}
+
+impl DeadLetters {
+    /// # Errors
+    /// When a setting is not valid.
+    pub fn new(kafka: &KafkaArgs) -> Result<Self, KafkaError> {
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", &kafka.bootstrap)
+            .set("enable.idempotence", "true")
+            .set("compression.type", "lz4")
+            .set("message.max.bytes", "4500000")
+            .set("linger.ms", "20")
+            .set("message.timeout.ms", "10000");
+        for option in &kafka.options {
+            config.set(&option.key, &option.value);
+        }
+        Ok(Self {
+            producer: config.create()?,
+            topics: kafka.topics.clone(),
+        })
+    }
+
+    /// Sends them all and waits until Kafka has acknowledged each. What was not acknowledged comes back.
+    pub async fn send(
+        &self,
+        letters: Vec<DeadLetter>,
+    ) -> Result<(), (Vec<DeadLetter>, KafkaError)> {
+        // all at once, so that the producer batches them
+        let answers = join_all(letters.iter().map(|letter| self.send_one(letter))).await;
+        let mut failed = Vec::new();
+        let mut last_error = None;
+        for (answer, letter) in answers.into_iter().zip(letters) {
+            if let Err(error) = answer {
+                last_error = Some(error);
+                failed.push(letter);
+            }
+        }
+        match last_error {
+            None => Ok(()),
+            Some(error) => Err((failed, error)),
+        }
+    }
+
+    async fn send_one(&self, letter: &DeadLetter) -> Result<(), KafkaError> {
+        let topic = topic_of(&self.topics, letter.source.stream);
+        let key = format!(
+            "{topic}/{}/{}/{}",
+            letter.source.partition, letter.offset, letter.reason
+        );
+        let events = letter
+            .events
+            .iter()
+            .map(u32::to_string)
+            .collect::<Vec<_>>()
+            .join(",");
+        let headers = OwnedHeaders::new_with_capacity(5)
+            .insert(Header {
+                key: "modelmeter-topic",
+                value: Some(topic),
+            })
+            .insert(Header {
+                key: "modelmeter-partition",
+                value: Some(&letter.source.partition.to_string()),
+            })
+            .insert(Header {
+                key: "modelmeter-offset",
+                value: Some(&letter.offset.to_string()),
+            })
+            .insert(Header {
+                key: "modelmeter-reason",
+                value: Some(letter.reason),
+            })
+            .insert(Header {
+                key: "modelmeter-events",
+                value: Some(&events),
+            });
+        let record = FutureRecord::to(&self.topics.dead_letters)
+            .key(&key)
+            .payload(&letter.payload)
+            .headers(headers);
+        self.producer
+            .send(record, QUEUE_TIMEOUT)
+            .await
+            .map(|_| ())
+            .map_err(|(error, _)| error)
+    }
+}

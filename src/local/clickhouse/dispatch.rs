@@ -1,0 +1,394 @@
+//! From a planned query to its answer, through ids, locks and the bounded pool of query threads.
+//!
+//! The order is the point. An insert's task is its own: it takes the id, then the table's turn, then a thread, runs,
+//! and gives all of them back before the client hears of it, so that a client's next request never meets its last
+//! one. A client that goes away ends only its waiting; an insert runs to its end, a read is cancelled.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use bytes::Bytes;
+use tokio::sync::{OwnedMutexGuard, Semaphore, mpsc, oneshot};
+use tokio_util::task::TaskTracker;
+
+use super::engine::{Connection, Counts, Engine};
+use super::exception::{Exception, code};
+use super::execute::{self, Sink};
+use super::plan::Plan;
+use super::request::{Request, SessionRequest};
+use super::running::{Claim, Running};
+use super::session::Sessions;
+use super::spool::{Spool, SpoolFolder};
+
+/// Reads at once, and inserts at once: apart, so that a page full of charts never keeps an insert waiting. The engine
+/// divides the cores among them; more wait in line.
+const MAX_READS: usize = 24;
+const MAX_INSERTS: usize = 16;
+/// The engine refuses deeply nested queries by the stack that is left; a server's threads have 8 MiB.
+const THREAD_STACK_BYTES: usize = 8 << 20;
+/// An answer up to this is held back until the query has ended, so that an error has a status of its own.
+const HELD_BACK_BYTES: usize = 4 << 20;
+/// Blocks between the engine and the socket of a long answer, each some 100 KiB; a slow client stops the engine here.
+const BLOCKS_IN_FLIGHT: usize = 4;
+
+/// Everything that queries share.
+pub struct Dispatcher {
+    pub engine: Engine,
+    pub folder: SpoolFolder,
+    sessions: Sessions,
+    running: Arc<Running>,
+    reads: Arc<Semaphore>,
+    inserts: Arc<Semaphore>,
+    /// Queries under way, whether or not a client still waits.
+    tasks: TaskTracker,
+    serial: AtomicU64,
+}
+
+/// The beginning of an answer, or all of it.
+#[derive(Debug)]
+pub struct Reply {
+    pub head: Vec<u8>,
+    /// The rest, where the answer was too large to be held back.
+    pub rest: Option<mpsc::Receiver<Result<Bytes, Exception>>>,
+    pub counts: Counts,
+    /// The format of the answer; `None` for an insert.
+    pub format: Option<String>,
+}
+
+impl Dispatcher {
+    pub fn new(engine: Engine, folder: SpoolFolder) -> Self {
+        Self {
+            engine,
+            folder,
+            sessions: Sessions::default(),
+            running: Arc::default(),
+            reads: Arc::new(Semaphore::new(MAX_READS)),
+            inserts: Arc::new(Semaphore::new(MAX_INSERTS)),
+            tasks: TaskTracker::new(),
+            serial: AtomicU64::new(0),
+        }
+    }
+
+    /// Runs a request under the id `query_id` and waits for its answer. Dropped, it lets an insert go on and cancels
+    /// a read.
+    ///
+    /// # Errors
+    /// What the engine says, or why the request may not run.
+    pub async fn run(
+        self: &Arc<Self>,
+        request: Request,
+        body: Spool,
+        query_id: String,
+    ) -> Result<Reply, Exception> {
+        let gone = Abandon {
+            dispatcher: Arc::clone(self),
+            mark: format!(
+                "modelmeter-read:{}",
+                self.serial.fetch_add(1, Ordering::Relaxed)
+            ),
+            is_gone: Arc::default(),
+        };
+        let (reply, answer) = oneshot::channel();
+        let dispatcher = Arc::clone(self);
+        let (mark, is_gone) = (gone.mark.clone(), Arc::clone(&gone.is_gone));
+        self.tasks.spawn(async move {
+            if let Err((reply, error)) = dispatcher
+                .start(request, body, query_id, mark, is_gone, reply)
+                .await
+            {
+                // Nobody waits any more: nobody to tell.
+                drop(reply.send(Err(error)));
+            }
+        });
+        let result = answer.await.unwrap_or_else(|_| {
+            Err(Exception::new(
+                code::STD_EXCEPTION,
+                "the query's thread ended",
+            ))
+        });
+        // From here on a long answer is cancelled by its channel.
+        gone.forget();
+        result
+    }
+
+    async fn start(
+        self: Arc<Self>,
+        request: Request,
+        body: Spool,
+        query_id: String,
+        mark: String,
+        is_gone: Arc<AtomicBool>,
+        reply: ReplySender,
+    ) -> Result<(), (ReplySender, Exception)> {
+        let (held, plan) = match self.prepare(request, body, query_id).await {
+            Ok(ready) => ready,
+            Err(error) => return Err((reply, error)),
+        };
+        let permits = if plan.is_insert() {
+            &self.inserts
+        } else {
+            &self.reads
+        };
+        let permit = Arc::clone(permits)
+            .acquire_owned()
+            .await
+            .expect("the pool is never closed");
+        let plan = if plan.is_insert() {
+            plan
+        } else {
+            marked(plan, mark)
+        };
+        let work = move || {
+            let sink = Outbox::new(reply, &plan, is_gone);
+            held.run(plan, sink);
+            drop(permit);
+        };
+        let thread = std::thread::Builder::new()
+            .name("clickhouse-query".to_owned())
+            .stack_size(THREAD_STACK_BYTES);
+        let (done, ended) = oneshot::channel::<()>();
+        let spawned = thread.spawn(move || {
+            let _done = done;
+            work();
+        });
+        match spawned {
+            // The task ends with its thread, so that draining waits for the engine.
+            Ok(_) => drop(ended.await),
+            Err(error) => tracing::error!(%error, "no thread for a query"),
+        }
+        Ok(())
+    }
+
+    /// Plans the request, then takes session, id and table, in this order everywhere.
+    async fn prepare(
+        self: &Arc<Self>,
+        request: Request,
+        body: Spool,
+        query_id: String,
+    ) -> Result<(Held, Plan), Exception> {
+        let folder = self.folder.clone();
+        let plan = tokio::task::spawn_blocking(move || Plan::new(request, body, &folder))
+            .await
+            .map_err(|error| Exception::new(code::STD_EXCEPTION, error))??;
+        let mut lease = Lease::take(self, plan.request.session.clone())?;
+        let claim = if plan.request.replace_running_query {
+            self.running.claim_after(&query_id).await?
+        } else {
+            self.running.claim(&query_id)?
+        };
+        let mut turn = None;
+        if plan.is_insert() {
+            let current = match (&plan.request.database, plan.request.session.is_some()) {
+                (Some(database), _) => database.clone(),
+                (None, true) => execute::current_database(lease.connection())?,
+                (None, false) => "default".to_owned(),
+            };
+            if let Some(table) = plan.table(&current) {
+                turn = Some(self.running.lock_table(&table).await);
+            }
+        }
+        let held = Held { turn, claim, lease };
+        Ok((held, plan))
+    }
+
+    /// Waits for the queries under way.
+    pub async fn drain(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Closes sessions and engine.
+    pub fn close(&self) {
+        self.sessions.close();
+        self.engine.close();
+    }
+}
+
+type ReplySender = oneshot::Sender<Result<Reply, Exception>>;
+
+/// A read carries its mark, by which it can be cancelled; a client's own `log_comment` goes before.
+fn marked(mut plan: Plan, mark: String) -> Plan {
+    if !plan
+        .request
+        .settings
+        .iter()
+        .any(|(name, _)| name == "log_comment")
+    {
+        plan.request.settings.push(("log_comment".to_owned(), mark));
+    }
+    plan
+}
+
+/// What a query holds while it runs. Fields are dropped from the first: turn, id, connection.
+struct Held {
+    turn: Option<OwnedMutexGuard<()>>,
+    claim: Claim,
+    lease: Lease,
+}
+
+impl Held {
+    fn run(mut self, plan: Plan, mut sink: Outbox) {
+        let is_session = plan.request.session.is_some();
+        // Nobody waits for a read that has not begun. An insert is the writer's word and runs.
+        let result = if sink.is_gone() && !plan.is_insert() {
+            Err(Exception::new(
+                code::QUERY_WAS_CANCELLED,
+                "the client is gone",
+            ))
+        } else {
+            execute::run(self.lease.connection(), plan, &mut sink, is_session)
+        };
+        let Self { turn, claim, lease } = self;
+        drop(turn);
+        drop(lease);
+        drop(claim);
+        // Last, so that the client's next request finds table, id and session free.
+        sink.finish(result);
+    }
+}
+
+/// A connection: the session's, given back when dropped, or the request's own.
+struct Lease {
+    connection: Option<Connection>,
+    session: Option<(Arc<Dispatcher>, SessionRequest)>,
+}
+
+impl Lease {
+    fn take(
+        dispatcher: &Arc<Dispatcher>,
+        session: Option<SessionRequest>,
+    ) -> Result<Self, Exception> {
+        let connection = match &session {
+            Some(session) => dispatcher.sessions.take(&dispatcher.engine, session)?,
+            None => dispatcher
+                .engine
+                .connect()
+                .map_err(|error| Exception::from_engine(&error.to_string()))?,
+        };
+        Ok(Self {
+            connection: Some(connection),
+            session: session.map(|session| (Arc::clone(dispatcher), session)),
+        })
+    }
+
+    fn connection(&mut self) -> &mut Connection {
+        self.connection.as_mut().expect("it is there until dropped")
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let (Some(connection), Some((dispatcher, session))) =
+            (self.connection.take(), &self.session)
+        {
+            dispatcher.sessions.give_back(session, connection);
+        }
+    }
+}
+
+/// Cancels a read whose client went away, when dropped before `forget`.
+struct Abandon {
+    dispatcher: Arc<Dispatcher>,
+    mark: String,
+    is_gone: Arc<AtomicBool>,
+}
+
+impl Abandon {
+    fn forget(mut self) {
+        self.mark.clear();
+    }
+}
+
+impl Drop for Abandon {
+    fn drop(&mut self) {
+        if self.mark.is_empty() {
+            return;
+        }
+        self.is_gone.store(true, Ordering::Release);
+        let (dispatcher, mark) = (Arc::clone(&self.dispatcher), std::mem::take(&mut self.mark));
+        self.dispatcher.tasks.spawn_blocking(move || {
+            // Inserts carry no mark, so this ends reads alone.
+            let sql = b"KILL QUERY WHERE Settings['log_comment'] = {mark:String} ASYNC";
+            if let Ok(mut connection) = dispatcher.engine.connect() {
+                drop(connection.query(sql, "Null", &[("mark".to_owned(), mark)]));
+            }
+        });
+    }
+}
+
+/// Holds an answer back, then passes it on block by block.
+struct Outbox {
+    reply: Option<ReplySender>,
+    held_back: Vec<u8>,
+    rest: Option<mpsc::Sender<Result<Bytes, Exception>>>,
+    hold_all: bool,
+    format: Option<String>,
+    is_gone: Arc<AtomicBool>,
+}
+
+impl Outbox {
+    fn new(reply: ReplySender, plan: &Plan, is_gone: Arc<AtomicBool>) -> Self {
+        Self {
+            reply: Some(reply),
+            held_back: Vec::new(),
+            rest: None,
+            hold_all: plan.request.wait_end_of_query || !plan.is_streamed,
+            format: (!plan.is_insert()).then(|| plan.format.clone()),
+            is_gone,
+        }
+    }
+
+    fn is_gone(&self) -> bool {
+        self.is_gone.load(Ordering::Acquire)
+    }
+
+    fn finish(mut self, result: Result<Counts, Exception>) {
+        match (self.reply.take(), result) {
+            (Some(reply), Ok(counts)) => {
+                let answer = Reply {
+                    head: self.held_back,
+                    rest: None,
+                    counts,
+                    format: self.format,
+                };
+                // Nobody waits any more: nobody to tell.
+                drop(reply.send(Ok(answer)));
+            }
+            (Some(reply), Err(error)) => drop(reply.send(Err(error))),
+            (None, Ok(_)) => {}
+            (None, Err(error)) => {
+                if let Some(rest) = &self.rest {
+                    drop(rest.blocking_send(Err(error)));
+                }
+            }
+        }
+    }
+}
+
+impl Sink for Outbox {
+    fn take(&mut self, block: &[u8]) -> bool {
+        if self.is_gone() {
+            return false;
+        }
+        if let Some(rest) = &self.rest {
+            return rest
+                .blocking_send(Ok(Bytes::copy_from_slice(block)))
+                .is_ok();
+        }
+        self.held_back.extend_from_slice(block);
+        if self.hold_all || self.held_back.len() < HELD_BACK_BYTES {
+            return true;
+        }
+        let (sender, receiver) = mpsc::channel(BLOCKS_IN_FLIGHT);
+        let answer = Reply {
+            head: std::mem::take(&mut self.held_back),
+            rest: Some(receiver),
+            counts: Counts::default(),
+            format: self.format.take(),
+        };
+        self.rest = Some(sender);
+        self.reply
+            .take()
+            .is_some_and(|reply| reply.send(Ok(answer)).is_ok())
+    }
+}

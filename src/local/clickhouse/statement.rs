@@ -1,0 +1,397 @@
+//! What the face must know of a statement before the engine sees it: whether data follows and where it begins, which
+//! table an `INSERT` writes, which format the answer has, and whether it reaches for the machine.
+//! It refuses to judge syntax: what it does not recognise goes to the engine as it stands.
+
+use super::exception::{Exception, code};
+use super::lexer::{Kind, Lexer, Token};
+
+/// The functions that read or run what is outside the database and that no grant holds back: `file` reads any path
+/// when it is the scalar function. A function is also called by its bare name (`arrayMap(file, …)`, `APPLY file`).
+const MACHINE_FUNCTIONS: &[&str] = &["file", "catboostEvaluate", "executable"];
+
+/// One statement, cut where its data begins.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Statement {
+    pub kind: StatementKind,
+    /// `FORMAT` of the answer, where the statement names one.
+    pub output_format: Option<String>,
+    /// Totals and extremes follow the rows, so the answer is no plain sequence of blocks.
+    pub has_totals: bool,
+    /// The first keyword, in capitals.
+    pub verb: String,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum StatementKind {
+    /// `INSERT INTO t … FORMAT f` or `VALUES`, with data behind it.
+    InsertData {
+        target: Option<Target>,
+        data: DataClause,
+    },
+    /// `INSERT INTO t SELECT … FROM input('structure') … FORMAT f`, with data behind it.
+    InsertInput {
+        target: Option<Target>,
+        data: DataClause,
+        input: InputCall,
+    },
+    InsertSelect {
+        target: Option<Target>,
+    },
+    Other,
+}
+
+/// The table an `INSERT` names; the database is the current one where it names none.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Target {
+    pub database: Option<Name>,
+    pub table: Name,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum Name {
+    Plain(String),
+    /// `{x:Identifier}`
+    Param(String),
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub struct DataClause {
+    /// The statement without `FORMAT` and data ends here.
+    pub head_end: usize,
+    pub format: String,
+    /// Data begins here; it may go on in the body.
+    pub data_start: usize,
+}
+
+/// `input('structure')` and where it stands.
+#[derive(Debug, PartialEq, Eq)]
+pub struct InputCall {
+    pub start: usize,
+    pub end: usize,
+    pub structure: String,
+    /// The `SETTINGS` of the statement, which hold for reading the data as well.
+    pub settings: Option<(usize, usize)>,
+}
+
+impl Statement {
+    /// Reads the statement at the beginning of `sql`; what follows its data clause is not looked at.
+    ///
+    /// # Errors
+    /// When it reaches for the machine, or uses `input` in a way that the face cannot serve.
+    pub fn parse(sql: &[u8]) -> Result<Self, Exception> {
+        let scan = Scan::new(sql);
+        refuse_machine_access(sql, &scan.tokens)?;
+        let verb = scan
+            .tokens
+            .first()
+            .and_then(|t| t.content(sql))
+            .unwrap_or_default()
+            .to_ascii_uppercase();
+        let kind = match scan.insert {
+            None => StatementKind::Other,
+            Some(insert) => {
+                let target = target(sql, &scan.tokens[insert + 1..]);
+                match (scan.data, input_call(sql, &scan.tokens)?) {
+                    (Some(data), Some(input)) => StatementKind::InsertInput {
+                        target,
+                        data,
+                        input,
+                    },
+                    (Some(data), None) if !scan.has_select => {
+                        StatementKind::InsertData { target, data }
+                    }
+                    (None, Some(_)) => {
+                        return Err(Exception::new(
+                            code::BAD_ARGUMENTS,
+                            "input() needs FORMAT and data behind the statement",
+                        ));
+                    }
+                    _ => StatementKind::InsertSelect { target },
+                }
+            }
+        };
+        Ok(Self {
+            has_totals: scan.tokens.iter().any(|t| t.is_word(sql, "TOTALS")),
+            output_format: scan.output_format,
+            kind,
+            verb,
+        })
+    }
+
+    pub fn target(&self) -> Option<&Target> {
+        match &self.kind {
+            StatementKind::InsertData { target, .. }
+            | StatementKind::InsertInput { target, .. }
+            | StatementKind::InsertSelect { target } => target.as_ref(),
+            StatementKind::Other => None,
+        }
+    }
+}
+
+/// One pass over the tokens, ended by the data of an `INSERT`.
+struct Scan {
+    tokens: Vec<Token>,
+    /// The token `INSERT`, when it opens the statement (a `WITH` may stand before it).
+    insert: Option<usize>,
+    has_select: bool,
+    data: Option<DataClause>,
+    output_format: Option<String>,
+}
+
+impl Scan {
+    fn new(sql: &[u8]) -> Self {
+        let mut scan = Self {
+            tokens: Vec::new(),
+            insert: None,
+            has_select: false,
+            data: None,
+            output_format: None,
+        };
+        let mut depth = 0_usize;
+        let mut lexer = Lexer::new(sql);
+        while let Some(token) = lexer.next() {
+            match token.kind {
+                Kind::Sign(b'(' | b'[' | b'{') => depth += 1,
+                Kind::Sign(b')' | b']' | b'}') => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            let outside = depth == 0 && token.kind == Kind::Word;
+            if outside && scan.clause(sql, &token, &mut lexer) {
+                break;
+            }
+            scan.tokens.push(token);
+        }
+        scan
+    }
+
+    /// Notes a keyword outside parentheses. `true`: data follows, nothing behind it is SQL.
+    fn clause(&mut self, sql: &[u8], token: &Token, lexer: &mut Lexer<'_>) -> bool {
+        let first_is = |word| {
+            self.tokens
+                .first()
+                .is_none_or(|first| first.is_word(sql, word))
+        };
+        if token.is_word(sql, "INSERT")
+            && (self.tokens.is_empty() || first_is("WITH"))
+            && self.insert.is_none()
+        {
+            self.insert = Some(self.tokens.len());
+        } else if token.is_word(sql, "SELECT") || token.is_word(sql, "WITH") {
+            self.has_select |= self.insert.is_some();
+        } else if token.is_word(sql, "VALUES")
+            && self.insert.is_some_and(|at| self.tokens.len() > at + 1)
+            && !self.has_select
+        {
+            self.data = Some(DataClause {
+                head_end: token.span.start,
+                format: "Values".to_owned(),
+                data_start: token.span.end,
+            });
+            return true;
+        } else if token.is_word(sql, "FORMAT") && !self.is_a_name_here(sql) {
+            return self.format_clause(sql, token, lexer);
+        }
+        false
+    }
+
+    /// `FORMAT` directly behind these is a column or table of that name.
+    fn is_a_name_here(&self, sql: &[u8]) -> bool {
+        self.tokens.last().is_none_or(|last| {
+            matches!(last.kind, Kind::Sign(b',' | b'.'))
+                || ["SELECT", "AS", "BY", "WHERE", "INTO"]
+                    .iter()
+                    .any(|w| last.is_word(sql, w))
+        })
+    }
+
+    fn format_clause(&mut self, sql: &[u8], token: &Token, lexer: &mut Lexer<'_>) -> bool {
+        let Some(name) = lexer.next() else {
+            return false;
+        };
+        let format = (name.kind == Kind::Word)
+            .then(|| name.content(sql))
+            .flatten();
+        let end = name.span.end;
+        self.tokens.push(name);
+        let Some(format) = format else { return false };
+        if self.insert.is_none() {
+            self.output_format = Some(format);
+            return false;
+        }
+        let is_values = format.eq_ignore_ascii_case("Values");
+        self.data = Some(DataClause {
+            head_end: token.span.start,
+            format,
+            data_start: if is_values { end } else { data_start(sql, end) },
+        });
+        true
+    }
+}
+
+/// Behind the format's name, blanks and then one newline are not data.
+fn data_start(sql: &[u8], end: usize) -> usize {
+    let mut at = end;
+    while matches!(sql.get(at), Some(b' ' | b'\t' | 0x0C)) {
+        at += 1;
+    }
+    if sql.get(at) == Some(&b'\r') {
+        at += 1;
+    }
+    if sql.get(at) == Some(&b'\n') {
+        at += 1;
+    }
+    at
+}
+
+/// The table behind `INSERT [INTO] [TABLE]`; `None` for `FUNCTION` and what is no name.
+fn target(sql: &[u8], tokens: &[Token]) -> Option<Target> {
+    let mut rest = tokens;
+    for word in ["INTO", "TABLE"] {
+        // A table may be called so itself.
+        if rest.first()?.is_word(sql, word)
+            && rest
+                .get(1)
+                .is_some_and(|next| next.is_name() || next.is_sign(b'{'))
+        {
+            rest = &rest[1..];
+        }
+    }
+    if rest.first()?.is_word(sql, "FUNCTION") && rest.get(1).is_some_and(Token::is_name) {
+        return None;
+    }
+    let (first, rest) = name(sql, rest)?;
+    match rest.first() {
+        Some(dot) if dot.is_sign(b'.') => Some(Target {
+            database: Some(first),
+            table: name(sql, &rest[1..])?.0,
+        }),
+        _ => Some(Target {
+            database: None,
+            table: first,
+        }),
+    }
+}
+
+fn name<'t>(sql: &[u8], tokens: &'t [Token]) -> Option<(Name, &'t [Token])> {
+    let first = tokens.first()?;
+    if first.is_sign(b'{') {
+        let param = tokens.get(1)?.content(sql)?;
+        let close = tokens.iter().position(|t| t.is_sign(b'}'))?;
+        return Some((Name::Param(param), &tokens[close + 1..]));
+    }
+    first.is_name().then(|| {
+        first
+            .content(sql)
+            .map(|plain| (Name::Plain(plain), &tokens[1..]))
+    })?
+}
+
+fn input_call(sql: &[u8], tokens: &[Token]) -> Result<Option<InputCall>, Exception> {
+    let mut calls = tokens.windows(4).filter(|t| {
+        t[0].is_word(sql, "input")
+            && t[1].is_sign(b'(')
+            && t[2].kind == Kind::Text
+            && t[3].is_sign(b')')
+    });
+    let Some(call) = calls.next() else {
+        return Ok(None);
+    };
+    if calls.next().is_some() {
+        return Err(Exception::new(
+            code::BAD_ARGUMENTS,
+            "one statement reads input() once",
+        ));
+    }
+    let structure = call[2].content(sql).ok_or_else(|| {
+        Exception::new(code::BAD_ARGUMENTS, "the structure of input() is not text")
+    })?;
+    refuse_machine_access(
+        structure.as_bytes(),
+        &Lexer::new(structure.as_bytes()).collect::<Vec<_>>(),
+    )?;
+    // The last SETTINGS outside parentheses; FORMAT, where the data clause was cut, stands behind it.
+    let settings = tokens
+        .iter()
+        .rposition(|t| t.is_word(sql, "SETTINGS"))
+        .filter(|at| tokens[at + 1..].iter().all(|t| !t.is_word(sql, "SELECT")))
+        .map(|at| {
+            (
+                tokens[at].span.end,
+                tokens.last().expect("it holds SETTINGS"),
+            )
+        })
+        .map(|(start, last)| (start, last));
+    Ok(Some(InputCall {
+        start: call[0].span.start,
+        end: call[3].span.end,
+        structure,
+        settings: settings.map(|(start, last)| (start, last.span.end)),
+    }))
+}
+
+/// Refuses what reads or writes the machine and what the engine's grants (`access`) cannot refuse.
+///
+/// # Errors
+/// Code 497, naming what was refused.
+pub fn refuse_machine_access(sql: &[u8], tokens: &[Token]) -> Result<(), Exception> {
+    let refuse = |what: &str| {
+        Err(Exception::new(
+            code::ACCESS_DENIED,
+            format!(
+                "{what} reaches outside the database, which this server refuses (a name of that kind: qualify it, t.{what})"
+            ),
+        ))
+    };
+    for (at, token) in tokens.iter().enumerate() {
+        let after = |word| at > 0 && tokens[at - 1].is_word(sql, word);
+        let called = tokens.get(at + 1).is_some_and(|next| next.is_sign(b'('));
+        if !token.is_name() {
+            continue;
+        }
+        let Some(name) = token.content(sql) else {
+            return Err(Exception::new(
+                code::SYNTAX_ERROR,
+                "a quoted name is not text",
+            ));
+        };
+        // `t.file` is a column; a function's name has no dot before it, and no dot behind it as a table's has.
+        let qualified = at > 0 && tokens[at - 1].is_sign(b'.')
+            || tokens.get(at + 1).is_some_and(|next| next.is_sign(b'.'));
+        if MACHINE_FUNCTIONS.contains(&name.as_str()) && (called || !qualified) {
+            return refuse(&name);
+        }
+        if name.eq_ignore_ascii_case("disk") && called {
+            return refuse("disk");
+        }
+        if (token.is_word(sql, "OUTFILE") && after("INTO"))
+            || (token.is_word(sql, "INFILE") && after("FROM"))
+        {
+            return refuse(&name);
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a parameter that would name such a function: `arrayMap({f:Identifier}, …)`.
+///
+/// # Errors
+/// Code 497.
+pub fn refuse_machine_params(sql: &[u8], params: &[(String, String)]) -> Result<(), Exception> {
+    let named = |value: &str| {
+        let bare = value.trim_matches(|c: char| !c.is_alphanumeric());
+        MACHINE_FUNCTIONS.contains(&bare)
+    };
+    let has_identifier = sql
+        .windows(10)
+        .any(|window| window.eq_ignore_ascii_case(b"identifier"));
+    match params
+        .iter()
+        .find(|(_, value)| has_identifier && (named(value) || value.contains('\\')))
+    {
+        None => Ok(()),
+        Some((name, _)) => Err(Exception::new(
+            code::ACCESS_DENIED,
+            format!("parameter {name} names what reaches outside the database"),
+        )),
+    }
+}
