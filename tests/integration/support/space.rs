@@ -112,8 +112,8 @@ impl Space {
         let mut arguments = vec!["processor".to_owned()];
         arguments.extend(self.kafka_arguments());
         arguments.extend(self.store_arguments(clickhouse));
-        let fixed =
-            "--workers 2 --flush-interval 1s --coarse-flush-interval 1s --listen 127.0.0.1:0";
+        let fixed = "--flush-interval 1s --coarse-flush-interval 1s --listen 127.0.0.1:0";
+        arguments.extend(["--group".to_owned(), self.database.clone()]);
         arguments.extend(
             fixed
                 .split(' ')
