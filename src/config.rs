@@ -6,7 +6,10 @@ use std::str::FromStr;
 use std::time::Duration;
 
 /// Where Kafka is and which topics carry what. `librdkafka` options pass through.
+// An `Option<KafkaArgs>` is there when its group is, and clap leaves the group of a struct that flattens
+// another one empty: so its member is named.
 #[derive(Debug, Clone, clap::Args)]
+#[group(args = ["bootstrap"])]
 pub struct KafkaArgs {
     /// Bootstrap servers, HOST:PORT[,HOST:PORT…].
     #[arg(long = "kafka", env = "MODELMETER_KAFKA", value_name = "HOST:PORT")]
