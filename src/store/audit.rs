@@ -131,7 +131,7 @@ async fn read(
     let statement = format!(
         "SELECT kafka_partition AS partition, groupUniqArrayIf(l, l != '') AS ledgers, \
          minIf(f, l != '') AS from, maxIf(t, l != '') AS to, sum(s) AS span, sum(g) AS gap, \
-         sumIf(t - f, l != '') AS distance, sum(e) AS events, sum(x) AS erased, sum(a) AS late, sum(i) AS invalid, sum(c) AS counted \
+         toUInt64(sumIf(t - f, l != '')) AS distance, sum(e) AS events, sum(x) AS erased, sum(a) AS late, sum(i) AS invalid, sum(c) AS counted \
          FROM (SELECT kafka_partition, toString(ledger) AS l, min(ledger_from) AS f, max(ledger_to) AS t, sum(ledger_span) AS s, \
          sum(ledger_gap) AS g, sum(ledger_events) AS e, sum(ledger_erased) AS x, sum(ledger_late) AS a, sum(ledger_invalid) AS i, \
          sum({counted}) AS c FROM {name} GROUP BY kafka_partition, ledger) \
