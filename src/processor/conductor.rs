@@ -14,8 +14,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::ProcessorArgs;
+use super::cores;
 use super::status::Status;
-use super::worker::{Assignment, Command, Report, Worker, WorkerFlush, WorkerSetup, allowed_cores};
+use super::worker::{Assignment, Command, Report, Worker, WorkerFlush, WorkerSetup};
 use super::writer::Writer;
 use crate::bus::avro::SchemaRegistry;
 use crate::bus::broker::Broker;
@@ -238,11 +239,11 @@ fn start_workers(
     reports: &mpsc::Sender<Report>,
 ) -> anyhow::Result<Vec<Worker>> {
     let n = args.n_workers();
-    let cores = allowed_cores();
-    // begin where the scheduler has put us: two processes on one machine then hardly begin on the same core
-    // SAFETY: the call takes nothing and returns a number.
-    let here = usize::try_from(unsafe { libc::sched_getcpu() }).unwrap_or(0);
-    let first = cores.iter().position(|&core| core == here).unwrap_or(0);
+    let cores = if args.no_pin {
+        vec![None; n]
+    } else {
+        cores::choose(n)
+    };
     let setup = WorkerSetup {
         kafka: args.kafka.clone(),
         group: args.group.clone(),
@@ -253,10 +254,9 @@ fn start_workers(
         window_memory: args.window_memory / n,
         core: None,
     };
-    (0..n)
-        .map(|number| {
-            let core =
-                (!args.no_pin && n <= cores.len()).then(|| cores[(first + number) % cores.len()]);
+    (0..)
+        .zip(cores)
+        .map(|(number, core)| {
             Ok(Worker::start(
                 number,
                 WorkerSetup {

@@ -8,8 +8,9 @@
 //!
 //! [`worker`]s decode and fold on threads of their own and share nothing. The [`conductor`] is the one task that
 //! decides: it answers the group, asks for flushes and hands them to the one [`writer`]. [`status`] is what all of them
-//! say of themselves, [`http`] where it is asked.
+//! say of themselves, [`http`] where it is asked; [`cores`] is where a worker runs.
 pub mod conductor;
+pub mod cores;
 pub mod http;
 pub mod status;
 pub mod worker;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use rdkafka::error::KafkaError;
 use tokio::sync::{mpsc, oneshot};
 
+use super::cores;
 use super::status::Status;
 use crate::bus::avro::{DecodeError, SchemaRegistry, decode_batch, decode_sample};
 use crate::bus::dead_letters::DeadLetter;
@@ -129,7 +130,7 @@ impl Worker {
             .name(format!("worker-{number}"))
             .spawn(move || {
                 if let Some(core) = setup.core {
-                    pin(core);
+                    cores::pin(core);
                 }
                 let reports = setup.reports.clone();
                 match Fetcher::new(&setup.kafka, &setup.group) {
@@ -158,36 +159,6 @@ impl Worker {
     /// Hands a command over. False when the worker has died or does not take any more.
     pub fn send(&self, command: Command) -> bool {
         self.commands.try_send(command).is_ok()
-    }
-}
-
-/// Binds the calling thread to one core.
-fn pin(core: usize) {
-    // SAFETY: the set is a plain value made here, and the call only reads it.
-    let error = unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(core, &mut set);
-        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set)
-    };
-    if error != 0 {
-        tracing::warn!(
-            core,
-            "the worker could not be pinned; it runs where the scheduler puts it"
-        );
-    }
-}
-
-/// The cores that this process may use.
-pub fn allowed_cores() -> Vec<usize> {
-    // SAFETY: the set is a plain value that the call fills.
-    unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        if libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set) != 0 {
-            return Vec::new();
-        }
-        (0..libc::CPU_SETSIZE.cast_unsigned() as usize)
-            .filter(|&core| libc::CPU_ISSET(core, &set))
-            .collect()
     }
 }
 

@@ -8,7 +8,13 @@ use super::lexer::{Kind, Lexer, Token};
 /// The functions that read or run what is outside the database and that no grant holds back: `file` reads any path
 /// when it is the scalar function. A function is also called by its bare name (`arrayMap(file, …)`, `APPLY file`).
 /// The engines that run a program are named likewise.
-const MACHINE_FUNCTIONS: &[&str] = &["file", "catboostEvaluate", "executable", "Executable", "ExecutablePool"];
+const MACHINE_FUNCTIONS: &[&str] = &[
+    "file",
+    "catboostEvaluate",
+    "executable",
+    "Executable",
+    "ExecutablePool",
+];
 
 /// One statement, cut where its data begins.
 #[derive(Debug, PartialEq, Eq)]
@@ -361,7 +367,10 @@ pub fn refuse_machine_access(sql: &[u8], tokens: &[Token]) -> Result<(), Excepti
             return refuse("a parameter");
         }
         // A view would take the name from whoever reads it: `v(f = 'file')`.
-        if token.is_word(sql, "Identifier") && after_sign(tokens, at, b':') && defines_a_query(sql, &tokens[..at]) {
+        if token.is_word(sql, "Identifier")
+            && after_sign(tokens, at, b':')
+            && defines_a_query(sql, &tokens[..at])
+        {
             return refuse("Identifier");
         }
         if (token.is_word(sql, "OUTFILE") && after("INTO"))
@@ -375,10 +384,15 @@ pub fn refuse_machine_access(sql: &[u8], tokens: &[Token]) -> Result<(), Excepti
 
 /// `param_x = 'file'`, in `SET` or `SETTINGS`.
 fn sets_parameter_to_function(sql: &[u8], tokens: &[Token]) -> bool {
-    let [name, equals, value, ..] = tokens else { return false };
-    name.content(sql).is_some_and(|name| name.starts_with("param_"))
+    let [name, equals, value, ..] = tokens else {
+        return false;
+    };
+    name.content(sql)
+        .is_some_and(|name| name.starts_with("param_"))
         && equals.is_sign(b'=')
-        && value.content(sql).is_none_or(|value| names_function(&value))
+        && value
+            .content(sql)
+            .is_none_or(|value| names_function(&value))
 }
 
 fn after_sign(tokens: &[Token], at: usize, sign: u8) -> bool {
@@ -387,8 +401,15 @@ fn after_sign(tokens: &[Token], at: usize, sign: u8) -> bool {
 
 /// Whether a view's query has begun: `CREATE … AS`, `ALTER … MODIFY QUERY`.
 fn defines_a_query(sql: &[u8], before: &[Token]) -> bool {
-    let is_definition = before.first().is_some_and(|t| ["CREATE", "ALTER", "ATTACH", "REPLACE"].iter().any(|w| t.is_word(sql, w)));
-    is_definition && before.iter().any(|t| t.is_word(sql, "SELECT") || t.is_word(sql, "WITH"))
+    let is_definition = before.first().is_some_and(|t| {
+        ["CREATE", "ALTER", "ATTACH", "REPLACE"]
+            .iter()
+            .any(|w| t.is_word(sql, w))
+    });
+    is_definition
+        && before
+            .iter()
+            .any(|t| t.is_word(sql, "SELECT") || t.is_word(sql, "WITH"))
 }
 
 /// Quotes and escapes around a name are trimmed or not read, so that none hides it.
@@ -438,10 +459,20 @@ mod tests {
     #[test]
     fn data_begins_where_the_engine_begins_it() {
         let of = |sql| data_of(sql);
-        assert_eq!(of("INSERT INTO t FORMAT TSV\n\n1"), ("TSV".to_owned(), "INSERT INTO t ", "\n1"));
-        assert_eq!(of("insert into t (a, b) format CSV 1,2"), ("CSV".to_owned(), "insert into t (a, b) ", "1,2"));
-        assert_eq!(of("INSERT INTO t VALUES (1)"), ("Values".to_owned(), "INSERT INTO t ", " (1)"));
-        let input = "INSERT INTO t SELECT a FROM input('a UInt8') SETTINGS x = 1 FORMAT Native\nxyz";
+        assert_eq!(
+            of("INSERT INTO t FORMAT TSV\n\n1"),
+            ("TSV".to_owned(), "INSERT INTO t ", "\n1")
+        );
+        assert_eq!(
+            of("insert into t (a, b) format CSV 1,2"),
+            ("CSV".to_owned(), "insert into t (a, b) ", "1,2")
+        );
+        assert_eq!(
+            of("INSERT INTO t VALUES (1)"),
+            ("Values".to_owned(), "INSERT INTO t ", " (1)")
+        );
+        let input =
+            "INSERT INTO t SELECT a FROM input('a UInt8') SETTINGS x = 1 FORMAT Native\nxyz";
         assert_eq!(of(input).2, "xyz");
         let with = "WITH 1 AS w INSERT INTO t SELECT a FROM input('a UInt8') FORMAT Native\nxyz";
         assert_eq!(of(with).2, "xyz");
@@ -452,13 +483,26 @@ mod tests {
         let plain = |name: &str| Name::Plain(name.to_owned());
         let of = |sql: &str| {
             let statement = parse(sql);
-            statement.target().map(|target| format!("{:?}.{:?}", target.database, target.table))
+            statement
+                .target()
+                .map(|target| format!("{:?}.{:?}", target.database, target.table))
         };
-        let wanted = |database: Option<&str>, table: Name| Some(format!("{:?}.{table:?}", database.map(plain)));
+        let wanted = |database: Option<&str>, table: Name| {
+            Some(format!("{:?}.{table:?}", database.map(plain)))
+        };
         assert_eq!(of("INSERT INTO t VALUES"), wanted(None, plain("t")));
-        assert_eq!(of("INSERT INTO TABLE d . `t\\x61` SELECT 1"), wanted(Some("d"), plain("ta")));
-        assert_eq!(of("/* x */ insert t (a) FORMAT TSV"), wanted(None, plain("t")));
-        assert_eq!(of("INSERT INTO \"a b\".{t:Identifier} SELECT 1"), wanted(Some("a b"), Name::Param("t".to_owned())));
+        assert_eq!(
+            of("INSERT INTO TABLE d . `t\\x61` SELECT 1"),
+            wanted(Some("d"), plain("ta"))
+        );
+        assert_eq!(
+            of("/* x */ insert t (a) FORMAT TSV"),
+            wanted(None, plain("t"))
+        );
+        assert_eq!(
+            of("INSERT INTO \"a b\".{t:Identifier} SELECT 1"),
+            wanted(Some("a b"), Name::Param("t".to_owned()))
+        );
         assert_eq!(of("INSERT INTO FUNCTION null('a UInt8') SELECT 1"), None);
         assert_eq!(of("SELECT 'INSERT INTO t'"), None);
     }
@@ -466,15 +510,25 @@ mod tests {
     #[test]
     fn a_column_named_format_is_no_clause() {
         assert_eq!(parse("SELECT format, 1 FROM t").output_format, None);
-        assert_eq!(parse("SELECT (SELECT 1 FORMAT x) FORMAT JSON SETTINGS a = 1").output_format.as_deref(), Some("JSON"));
+        assert_eq!(
+            parse("SELECT (SELECT 1 FORMAT x) FORMAT JSON SETTINGS a = 1")
+                .output_format
+                .as_deref(),
+            Some("JSON")
+        );
     }
 
     #[test]
     fn input_brings_its_structure_and_settings() {
         let sql = "INSERT INTO t SELECT * FROM input('a Enum(\\'x\\' = 1)') WHERE a = 1 SETTINGS limit = 0, b = {} FORMAT Native\n";
-        let StatementKind::InsertInput { input, data, .. } = parse(sql).kind else { panic!("no input") };
+        let StatementKind::InsertInput { input, data, .. } = parse(sql).kind else {
+            panic!("no input")
+        };
         let settings = &sql[input.settings_start.expect("settings")..data.head_end];
-        assert_eq!((input.structure.as_str(), settings.trim()), ("a Enum('x' = 1)", "limit = 0, b = {}"));
+        assert_eq!(
+            (input.structure.as_str(), settings.trim()),
+            ("a Enum('x' = 1)", "limit = 0, b = {}")
+        );
         assert!(Statement::parse(b"INSERT INTO t SELECT * FROM input('a UInt8')").is_err());
     }
 

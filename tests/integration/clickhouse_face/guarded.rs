@@ -64,7 +64,11 @@ fn block(face: &Face, from: u64, to: u64) -> Vec<u8> {
 
 fn guarded(face: &Face, expected: u64, body: &[u8]) -> Answer {
     let sql = statement(expected);
-    let parameters = [("query", sql.as_str()), ("query_id", ID), ("replace_running_query", "0")];
+    let parameters = [
+        ("query", sql.as_str()),
+        ("query_id", ID),
+        ("replace_running_query", "0"),
+    ];
     face.post(&parameters, body)
 }
 
@@ -75,7 +79,12 @@ fn the_guard_lets_an_insert_pass_once() {
     face.sql(CREATE);
     let body = block(&face, 0, 100);
     let fenced = guarded(&face, 100, &body);
-    assert_eq!((fenced.code(), fenced.status), (395, 500), "{}", fenced.text());
+    assert_eq!(
+        (fenced.code(), fenced.status),
+        (395, 500),
+        "{}",
+        fenced.text()
+    );
     assert!(fenced.text().contains("fenced"));
     assert_eq!(face.sql("SELECT count() FROM requests_10s"), "0\n");
 
@@ -88,7 +97,14 @@ fn the_guard_lets_an_insert_pass_once() {
 
     let stored = "SELECT count(), sum(requests), max(ledger_to), uniqExact(_part) FROM requests_10s WHERE _partition_id = '20260101'";
     face.sql("SYSTEM STOP MERGES requests_10s");
-    let [rows, requests, to, _] = face.sql(stored).trim_end().split('\t').map(str::to_owned).collect::<Vec<_>>().try_into().expect("four");
+    let [rows, requests, to, _] = face
+        .sql(stored)
+        .trim_end()
+        .split('\t')
+        .map(str::to_owned)
+        .collect::<Vec<_>>()
+        .try_into()
+        .expect("four");
     assert!(rows == "4002" || rows == "2001", "{rows}");
     assert_eq!((requests.as_str(), to.as_str()), ("12000", "250"));
     let median = face.sql(
@@ -105,14 +121,22 @@ fn one_insert_is_one_part() {
     face.sql(CREATE);
     face.sql("SYSTEM STOP MERGES requests_10s");
     for at in 0..3_u64 {
-        assert_eq!(guarded(&face, at * 10, &block(&face, at * 10, at * 10 + 10)).status, 200);
+        assert_eq!(
+            guarded(&face, at * 10, &block(&face, at * 10, at * 10 + 10)).status,
+            200
+        );
     }
-    assert_eq!(face.sql("SELECT uniqExact(_part), count() FROM requests_10s"), "3\t6003\n");
+    assert_eq!(
+        face.sql("SELECT uniqExact(_part), count() FROM requests_10s"),
+        "3\t6003\n"
+    );
 }
 
 /// An insert that takes a while: rows come one block at a time.
 fn slow_insert(rows: u32) -> String {
-    format!("INSERT INTO t SELECT number FROM numbers({rows}) WHERE sleepEachRow(0.5) = 0 SETTINGS max_block_size = 1")
+    format!(
+        "INSERT INTO t SELECT number FROM numbers({rows}) WHERE sleepEachRow(0.5) = 0 SETTINGS max_block_size = 1"
+    )
 }
 
 fn begin(face: &Face, sql: &str, id: &str) -> std::net::TcpStream {
@@ -134,11 +158,17 @@ fn one_id_runs_once_and_one_table_has_one_insert() {
     assert!(begun.elapsed() < Duration::from_secs(2), "216 waited");
     assert_eq!(face.post(&[("query_id", "else")], b"SELECT 1").status, 200);
     // Another insert waits for the table, however it names it, and its guard sees the first one's rows.
-    let other = format!("INSERT INTO default.\"t\" SELECT 200 WHERE throwIf((SELECT count() FROM t) != {rows}, 'overtaken') = 0");
+    let other = format!(
+        "INSERT INTO default.\"t\" SELECT 200 WHERE throwIf((SELECT count() FROM t) != {rows}, 'overtaken') = 0"
+    );
     let other = face.post(&[], other.as_bytes());
     assert_eq!(other.status, 200, "{}", other.text());
     assert_eq!(Answer::read(running).status, 200);
-    assert_eq!(face.post(&[("query_id", id)], b"INSERT INTO t VALUES (300)").status, 200);
+    assert_eq!(
+        face.post(&[("query_id", id)], b"INSERT INTO t VALUES (300)")
+            .status,
+        200
+    );
     assert_eq!(face.sql("SELECT count() FROM t"), "8\n");
 }
 
@@ -151,7 +181,15 @@ fn an_insert_goes_on_when_its_client_has_gone() {
     let running = begin(&face, &slow_insert(5), id);
     face.wait_until_running("sleepEachRow", 1);
     drop(running);
-    assert_eq!(face.post(&[("query_id", id)], b"INSERT INTO t VALUES (100)").code(), 216);
+    assert_eq!(
+        face.post(&[("query_id", id)], b"INSERT INTO t VALUES (100)")
+            .code(),
+        216
+    );
     face.wait_until("SELECT count() FROM t", "5");
-    assert_eq!(face.post(&[("query_id", "q")], b"INSERT INTO t VALUES (100)").status, 200);
+    assert_eq!(
+        face.post(&[("query_id", "q")], b"INSERT INTO t VALUES (100)")
+            .status,
+        200
+    );
 }
