@@ -3,9 +3,13 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// Where Kafka is and which topics carry what. `librdkafka` options pass through.
+// An `Option<KafkaArgs>` is there when its group is, and clap leaves the group of a struct that flattens
+// another one empty: so its member is named.
 #[derive(Debug, Clone, clap::Args)]
+#[group(args = ["bootstrap"])]
 pub struct KafkaArgs {
     /// Bootstrap servers, HOST:PORT[,HOST:PORT…].
     #[arg(long = "kafka", env = "MODELMETER_KAFKA", value_name = "HOST:PORT")]
@@ -184,6 +188,32 @@ impl StoreAddress {
     }
 }
 
+/// Parses `300ms`, `3s`, `2m` or `1h`.
+///
+/// # Errors
+/// When the text is no number with one of these units, or not above zero.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let digits = text
+        .bytes()
+        .take_while(|b| b.is_ascii_digit() || *b == b'.')
+        .count();
+    let seconds = match &text[digits..] {
+        "ms" => 0.001,
+        "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => {
+            return Err(format!(
+                "{text:?} is no duration such as 300ms, 3s, 2m or 1h"
+            ));
+        }
+    };
+    match text[..digits].parse::<f64>() {
+        Ok(number) if number > 0.0 && number < 1e6 => Ok(Duration::from_secs_f64(number * seconds)),
+        _ => Err(format!("{text:?}: a duration is above zero")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -226,6 +256,16 @@ mod tests {
                 .as_deref(),
             Ok("h:8123")
         );
+    }
+
+    #[test]
+    fn durations_have_a_unit() {
+        assert_eq!(parse_duration("300ms"), Ok(Duration::from_millis(300)));
+        assert_eq!(parse_duration("1.5s"), Ok(Duration::from_millis(1500)));
+        assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
+        for bad in ["3", "s", "0s", "-1s", "", "1e9h", "é"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -1,1 +1,66 @@
-fn main() {}
+//! The program: one subcommand a role. Parses, starts the log, turns signals into one shutdown token, and runs the role.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use modelmeter::{local, processor, store};
+use tokio_util::sync::CancellationToken;
+
+/// Metrics for served machine-learning models: from the replica to the chart, each request counted exactly once.
+#[derive(Parser)]
+#[command(version, about, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    role: Role,
+}
+
+#[derive(Subcommand)]
+enum Role {
+    /// Everything on one machine: Kafka, ClickHouse, the migrations and the processor.
+    Up(local::up::UpArgs),
+    /// Folds what producers publish into rollups and writes them to ClickHouse, exactly once.
+    Processor(processor::ProcessorArgs),
+    /// Creates the tables, views and topics, or says what is missing.
+    Migrate(store::migrate::MigrateArgs),
+    /// Checks that every message was counted exactly once, a line a table and partition.
+    Audit(store::audit::AuditArgs),
+    /// A Kafka broker for one machine.
+    Kafka(local::kafka::BrokerArgs),
+    /// ClickHouse for one machine: the real engine behind ClickHouse's HTTP interface.
+    Clickhouse(local::clickhouse::ClickhouseArgs),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    modelmeter::telemetry::start();
+    match run(cli.role) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("modelmeter: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(role: Role) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    let code = runtime.block_on(async {
+        let shutdown = CancellationToken::new();
+        tokio::spawn(modelmeter::telemetry::cancel_on_signal(shutdown.clone())?);
+        match role {
+            Role::Up(args) => local::up::run(args, shutdown).await?,
+            Role::Processor(args) => processor::run(args, shutdown).await?,
+            Role::Migrate(args) => store::migrate::run(args).await?,
+            Role::Audit(args) => return store::audit::run(args).await,
+            Role::Kafka(args) => local::kafka::run(args, shutdown).await?,
+            Role::Clickhouse(args) => local::clickhouse::run(args, shutdown).await?,
+        }
+        Ok(ExitCode::SUCCESS)
+    });
+    // a blocking call that hangs must not keep a finished role alive
+    runtime.shutdown_background();
+    code
+}

@@ -77,10 +77,15 @@ pub enum TopicError {
         #[source]
         source: KafkaError,
     },
-    #[error("topic {topic} does not exist: run `modelmeter migrate up --kafka {bootstrap} --clickhouse URL`")]
+    #[error(
+        "topic {topic} does not exist: run `modelmeter migrate up --kafka {bootstrap} --clickhouse URL`"
+    )]
     Missing { topic: String, bootstrap: String },
     #[error("topic {topic} cannot be created: {code}")]
-    Create { topic: String, code: RDKafkaErrorCode },
+    Create {
+        topic: String,
+        code: RDKafkaErrorCode,
+    },
     #[error("topic {topic} was created but has no leaders after {} s", BROKER_DEADLINE.as_secs())]
     NotReady { topic: String },
     #[error("the configuration of topic {topic} cannot be read: {reason}")]
@@ -106,7 +111,11 @@ pub async fn ensure(kafka: &KafkaArgs, plan: TopicPlan) -> Result<Vec<TopicRepor
     let admin = connect(kafka)?;
     let cluster = look(&admin, kafka).await?;
     let mut reports = Vec::new();
-    for topic in [&kafka.topics.requests, &kafka.topics.replicas, &kafka.topics.dead_letters] {
+    for topic in [
+        &kafka.topics.requests,
+        &kafka.topics.replicas,
+        &kafka.topics.dead_letters,
+    ] {
         let (created, partitions) = match cluster.partitions_of(topic) {
             Some(partitions) => (false, partitions),
             None => (
@@ -117,7 +126,9 @@ pub async fn ensure(kafka: &KafkaArgs, plan: TopicPlan) -> Result<Vec<TopicRepor
         let mut report = describe(&admin, topic, partitions).await?;
         report.created = created;
         if usize::try_from(plan.partitions) != Ok(partitions) {
-            report.remarks.push(format!("{partitions} partitions, not {}", plan.partitions));
+            report
+                .remarks
+                .push(format!("{partitions} partitions, not {}", plan.partitions));
         }
         reports.push(report);
     }
@@ -158,7 +169,10 @@ struct TopicLayout {
 
 impl Cluster {
     fn partitions_of(&self, topic: &str) -> Option<usize> {
-        self.topics.iter().find(|t| t.name == topic).map(|t| t.partitions)
+        self.topics
+            .iter()
+            .find(|t| t.name == topic)
+            .map(|t| t.partitions)
     }
 }
 
@@ -175,13 +189,14 @@ fn connect(kafka: &KafkaArgs) -> Result<Admin, TopicError> {
 async fn look(admin: &Admin, kafka: &KafkaArgs) -> Result<Cluster, TopicError> {
     let asked = Arc::clone(admin);
     // librdkafka's call blocks, so it gets a thread that may.
-    let metadata = tokio::task::spawn_blocking(move || asked.inner().fetch_metadata(None, BROKER_DEADLINE))
-        .await
-        .unwrap_or(Err(KafkaError::Canceled))
-        .map_err(|source| TopicError::Unreachable {
-            bootstrap: kafka.bootstrap.clone(),
-            source,
-        })?;
+    let metadata =
+        tokio::task::spawn_blocking(move || asked.inner().fetch_metadata(None, BROKER_DEADLINE))
+            .await
+            .unwrap_or(Err(KafkaError::Canceled))
+            .map_err(|source| TopicError::Unreachable {
+                bootstrap: kafka.bootstrap.clone(),
+                source,
+            })?;
     let layout = |t: &rdkafka::metadata::MetadataTopic| TopicLayout {
         name: t.name().to_owned(),
         partitions: t.partitions().len(),
@@ -189,12 +204,22 @@ async fn look(admin: &Admin, kafka: &KafkaArgs) -> Result<Cluster, TopicError> {
     };
     Ok(Cluster {
         brokers: metadata.brokers().len(),
-        topics: metadata.topics().iter().filter(|t| !t.partitions().is_empty()).map(layout).collect(),
+        topics: metadata
+            .topics()
+            .iter()
+            .filter(|t| !t.partitions().is_empty())
+            .map(layout)
+            .collect(),
     })
 }
 
 /// False when another process was faster.
-async fn create(admin: &Admin, topic: &str, plan: TopicPlan, brokers: usize) -> Result<bool, TopicError> {
+async fn create(
+    admin: &Admin,
+    topic: &str,
+    plan: TopicPlan,
+    brokers: usize,
+) -> Result<bool, TopicError> {
     let by_brokers = i32::try_from(brokers.clamp(1, MOST_REPLICAS_BY_DEFAULT)).unwrap_or(1);
     let replicas = plan.replication_factor.unwrap_or(by_brokers);
     let (retention, max_message) = (RETENTION_MS.to_string(), MAX_MESSAGE_BYTES.to_string());
@@ -221,7 +246,11 @@ async fn create(admin: &Admin, topic: &str, plan: TopicPlan, brokers: usize) -> 
 
 /// A created topic is in the metadata a moment before its partitions have leaders; until then
 /// neither producing nor reading its offsets works.
-async fn wait_for_leaders(admin: &Admin, kafka: &KafkaArgs, topic: &str) -> Result<usize, TopicError> {
+async fn wait_for_leaders(
+    admin: &Admin,
+    kafka: &KafkaArgs,
+    topic: &str,
+) -> Result<usize, TopicError> {
     let deadline = Instant::now() + BROKER_DEADLINE;
     while Instant::now() < deadline {
         let cluster = look(admin, kafka).await?;
@@ -236,7 +265,11 @@ async fn wait_for_leaders(admin: &Admin, kafka: &KafkaArgs, topic: &str) -> Resu
 }
 
 /// Reads the topic's configuration and holds it against what is needed.
-async fn describe(admin: &Admin, topic: &str, partitions: usize) -> Result<TopicReport, TopicError> {
+async fn describe(
+    admin: &Admin,
+    topic: &str,
+    partitions: usize,
+) -> Result<TopicReport, TopicError> {
     let unreadable = |reason: String| TopicError::Describe {
         topic: topic.to_owned(),
         reason,
@@ -302,6 +335,9 @@ mod tests {
             "max.message.bytes" => Some("1048588"),
             _ => None,
         };
-        assert_eq!(remarks(config), ["max.message.bytes=1048588, less than 4194304"]);
+        assert_eq!(
+            remarks(config),
+            ["max.message.bytes=1048588, less than 4194304"]
+        );
     }
 }

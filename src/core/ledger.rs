@@ -1,5 +1,7 @@
 //! What a ledger says, and what an answer of the store means. Pure decisions, so that a simulation can drive them.
 
+use super::table::Table;
+
 /// One partition's ledger in one table, as the store gives it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ledger {
@@ -65,10 +67,11 @@ pub fn fate_of_heartbeat(at: u64, day: i64, now: Option<Ledger>) -> Fate {
     }
 }
 
-/// The value of `ingested` for an insert: never before the compared ledger's, so that it never goes back; else the day
-/// of the broker's append time at `from`, but no older than yesterday. All days since 1970.
-pub fn ingest_day(ledger: Option<i64>, append_day: i64, today: i64) -> i64 {
-    append_day.max(today - 1).max(ledger.unwrap_or(i64::MIN))
+/// The value of `ingested` for an insert into `table`: never before the compared ledger's, so that it never goes back;
+/// else the day of the broker's append time at `from`, but no older than yesterday. All days since 1970.
+pub fn ingest_day(table: Table, ledger: Option<i64>, append_day: Option<i64>, today: i64) -> i64 {
+    let day = append_day.unwrap_or(i64::MIN).max(today - 1);
+    table.ingest_day(day).max(ledger.unwrap_or(i64::MIN))
 }
 
 #[cfg(test)]
@@ -103,8 +106,17 @@ mod tests {
 
     #[test]
     fn the_ingest_day_never_goes_back() {
-        assert_eq!(ingest_day(None, 100, 100), 100);
-        assert_eq!(ingest_day(None, 50, 100), 99);
-        assert_eq!(ingest_day(Some(101), 50, 100), 101);
+        let day =
+            |ledger, append_day, today| ingest_day(Table::Requests10s, ledger, append_day, today);
+        assert_eq!(day(None, Some(100), 100), 100);
+        assert_eq!(day(None, Some(50), 100), 99);
+        assert_eq!(day(None, None, 100), 99);
+        assert_eq!(day(Some(101), Some(50), 100), 101);
+        // 1970-04-11 belongs to the partition of its month
+        assert_eq!(ingest_day(Table::Requests1h, None, Some(100), 100), 90);
+        assert_eq!(
+            ingest_day(Table::Requests1h, Some(120), Some(100), 100),
+            120
+        );
     }
 }

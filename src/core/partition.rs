@@ -30,6 +30,9 @@ pub const MAX_RANGE_ROWS: usize = 20_000;
 /// A range is closed once its windows hold this many bytes.
 pub const MAX_RANGE_BYTES: usize = 64 << 20;
 
+/// Events that wait to be recorded; enough for their cache misses to overlap, few enough to stay in the cache.
+const MAX_PENDING_EVENTS: usize = 2048;
+
 /// Which partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Source {
@@ -114,6 +117,7 @@ pub struct Partition {
     generation: u64,
     next: u64,
     epoch: i32,
+    last_append_ms: Option<i64>,
     tables: Vec<Progress>,
     /// Some table has no append time for its range yet.
     wants_append_time: bool,
@@ -145,6 +149,7 @@ impl Partition {
             generation,
             next: recovery.start,
             epoch: recovery.epoch,
+            last_append_ms: None,
             tables,
             wants_append_time: true,
             next_cut: u64::MAX,
@@ -203,12 +208,23 @@ impl Partition {
     #[inline]
     pub fn begin_message(&mut self, offset: u64, append_ms: i64) {
         self.next = offset + 1;
+        self.last_append_ms = Some(append_ms);
         if self.wants_append_time {
             self.wants_append_time = false;
             for progress in &mut self.tables {
                 progress.append_ms.get_or_insert(append_ms);
             }
         }
+    }
+
+    /// Leader epoch of the last message; −1 where unknown.
+    pub const fn epoch(&self) -> i32 {
+        self.epoch
+    }
+
+    /// The broker's append time of the last message, ms since 1970; none before the first.
+    pub const fn last_append_ms(&self) -> Option<i64> {
+        self.last_append_ms
     }
 
     /// Notes the leader epoch of the last message of a fetch.
@@ -248,6 +264,9 @@ impl Partition {
         }
         self.counts.events += n_accepted;
         self.counts.late += events.len() as u64 - n_accepted;
+        if fold.n_pending() >= MAX_PENDING_EVENTS {
+            fold.apply();
+        }
     }
 
     /// Records the events of all batches since the last call.

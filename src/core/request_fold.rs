@@ -135,6 +135,11 @@ impl RequestFold {
         self.seen.note(place.deployment, second);
     }
 
+    /// Events that were pushed and not yet recorded.
+    pub fn n_pending(&self) -> usize {
+        self.pending.len()
+    }
+
     /// Records every event that was pushed.
     pub fn apply(&mut self) {
         let pending = std::mem::take(&mut self.pending);

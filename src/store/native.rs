@@ -1,6 +1,7 @@
 //! ClickHouse's Native format: one block of columns.
 //!
-//! A chunk holds the columns of some rows; chunks of several partitions are joined by appending column to column. In a
+//! A chunk holds the columns of some rows; a block joins the chunks of several
+//! partitions, column by column. In a
 //! block a column's values follow one another without any prefix, aggregate states too.
 
 use super::columns::Column;
@@ -66,54 +67,41 @@ impl Chunk {
             map: &mut self.map,
         }
     }
-
-    /// Appends another chunk's rows of the same table.
-    pub fn append(&mut self, mut other: Self) {
-        self.n_rows += other.n_rows;
-        for (mine, theirs) in self.columns.iter_mut().zip(&mut other.columns) {
-            if mine.is_empty() {
-                std::mem::swap(mine, theirs);
-            } else {
-                mine.append(theirs);
-            }
-        }
-        self.map.lengths.append(&mut other.map.lengths);
-        self.map.keys.append(&mut other.map.keys);
-        self.map.values.append(&mut other.map.values);
-    }
-
-    /// The block in Native format.
-    pub fn encode(&self, columns: &[Column]) -> Vec<u8> {
-        assert_eq!(
-            columns.len(),
-            self.columns.len(),
-            "a chunk has the columns of its table"
-        );
-        let mut out = Vec::with_capacity(self.n_bytes() + columns.len() * 64);
-        put_varint(columns.len() as u64, &mut out);
-        put_varint(self.n_rows as u64, &mut out);
-        for (column, data) in columns.iter().zip(&self.columns) {
-            put_string(&column.name, &mut out);
-            put_string(column.type_name, &mut out);
-            if column.type_name.starts_with("Map(") {
-                self.map.encode(&mut out);
-            } else {
-                out.extend_from_slice(data);
-            }
-        }
-        out
-    }
 }
 
-impl MapColumn {
-    fn encode(&self, out: &mut Vec<u8>) {
-        let mut end = 0_u64;
-        for &length in &self.lengths {
-            end += u64::from(length);
-            out.extend_from_slice(&end.to_le_bytes());
+/// One block of all the chunks' rows, in Native format.
+pub fn encode_block(columns: &[Column], chunks: &[&Chunk]) -> Vec<u8> {
+    let n_bytes: usize = chunks.iter().map(|chunk| chunk.n_bytes()).sum();
+    let n_rows: usize = chunks.iter().map(|chunk| chunk.n_rows).sum();
+    let mut out = Vec::with_capacity(n_bytes + columns.len() * 128);
+    put_varint(columns.len() as u64, &mut out);
+    put_varint(n_rows as u64, &mut out);
+    for (index, column) in columns.iter().enumerate() {
+        put_string(&column.name, &mut out);
+        put_string(column.type_name, &mut out);
+        if column.type_name.starts_with("Map(") {
+            encode_map(chunks, &mut out);
+        } else {
+            for chunk in chunks {
+                out.extend_from_slice(&chunk.columns[index]);
+            }
         }
-        out.extend_from_slice(&self.keys);
-        out.extend_from_slice(&self.values);
+    }
+    out
+}
+
+/// A Map is three runs: where each row's entries end, counted over the block; the keys; the values.
+fn encode_map(chunks: &[&Chunk], out: &mut Vec<u8>) {
+    let mut end = 0_u64;
+    for length in chunks.iter().flat_map(|chunk| &chunk.map.lengths) {
+        end += u64::from(*length);
+        out.extend_from_slice(&end.to_le_bytes());
+    }
+    for chunk in chunks {
+        out.extend_from_slice(&chunk.map.keys);
+    }
+    for chunk in chunks {
+        out.extend_from_slice(&chunk.map.values);
     }
 }
 
@@ -207,9 +195,11 @@ mod tests {
         ];
         let rows: [(&str, &[(u16, u64)]); 3] =
             [("x", &[(200, 5)]), ("yy", &[]), ("z", &[(1, 2), (3, 4)])];
-        let mut joined = chunk(&rows[..1]);
-        joined.append(chunk(&rows[1..]));
-        assert_eq!(joined.encode(&columns), chunk(&rows).encode(&columns));
-        assert_eq!(joined.n_rows(), 3);
+        let (first, others, all) = (chunk(&rows[..1]), chunk(&rows[1..]), chunk(&rows));
+        assert_eq!(
+            encode_block(&columns, &[&first, &others]),
+            encode_block(&columns, &[&all])
+        );
+        assert_eq!(all.n_rows(), 3);
     }
 }

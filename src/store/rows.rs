@@ -24,8 +24,35 @@ pub struct LedgerRow {
     pub invalid: u64,
 }
 
+/// A delta ready to be sent.
+pub struct EncodedDelta {
+    pub table: Table,
+    pub from: u64,
+    pub to: u64,
+    /// The broker's append time of the first message, ms since 1970.
+    pub append_ms: Option<i64>,
+    pub chunk: Chunk,
+}
+
 /// The rows of one delta, and its ledger row. `ledger` is `<topic>/<topic id>`.
-pub fn encode_delta(delta: Delta, partition: i32, ledger: &str) -> Chunk {
+pub fn encode_delta(delta: Delta, partition: i32, ledger: &str) -> EncodedDelta {
+    let Delta {
+        table,
+        from,
+        to,
+        append_ms,
+        ..
+    } = delta;
+    EncodedDelta {
+        table,
+        from,
+        to,
+        append_ms,
+        chunk: encode_rows(delta, partition, ledger),
+    }
+}
+
+fn encode_rows(delta: Delta, partition: i32, ledger: &str) -> Chunk {
     let table = delta.table;
     let partition = partition.cast_unsigned();
     let mut chunk = Chunk::new(columns(table).len());

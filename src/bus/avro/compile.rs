@@ -5,13 +5,14 @@
 //! other units than microseconds is refused, where plain resolution would read it 1,000 times off.
 
 use apache_avro::schema::{
-    EnumSchema, InnerDecimalSchema, NamesRef, RecordField, RecordSchema, ResolvedSchema, Schema,
-    UuidSchema,
+    EnumSchema, NamesRef, RecordField, RecordSchema, ResolvedSchema, Schema,
 };
 use serde_json::Value as Json;
 
-use super::plan::{Level, Message, NONE, Number, Plan, Read, SLOTS, Slots, Step};
+use super::base::{Base, counts_micros};
+use super::plan::{Level, Message, NONE, Plan, Read, Slots, Step};
 use super::skip::Skipper;
+use super::straight::Straight;
 
 /// One field of ours: where it goes and what it may be. Its type and default stand in our
 /// schema alone.
@@ -37,7 +38,10 @@ pub(super) enum Holds {
     Symbol,
     Text,
     Boot,
+    /// An array of records.
     Rows(&'static [Field]),
+    /// An array of our events, which there is a shorter way to read.
+    Events(&'static [Field]),
 }
 
 impl Field {
@@ -88,16 +92,8 @@ impl<'a> Compiler<'a> {
         fields: &'static [Field],
     ) -> Result<u32, String> {
         let place = self.plan.levels.len();
-        let mut level = Level {
-            steps: Vec::new(),
-            defaults: [0; SLOTS],
-            names: [""; SLOTS],
-        };
-        self.plan.levels.push(Level {
-            steps: Vec::new(),
-            defaults: [0; SLOTS],
-            names: [""; SLOTS],
-        });
+        let mut level = Level::empty();
+        self.plan.levels.push(Level::empty());
         for field in fields {
             let our_field = our_field(ours, field);
             level.names[field.slot as usize] = field.name;
@@ -222,13 +218,18 @@ impl<'a> Compiler<'a> {
                 table = to_table(self.plan.symbols.len() - 1);
                 Read::Symbol
             }
-            (Holds::Rows(fields), _)
+            (Holds::Rows(fields) | Holds::Events(fields), _)
                 if let (Schema::Array(theirs), Schema::Array(ours)) = (theirs, ours) =>
             {
                 let Schema::Record(ours) = self.our(&ours.items) else {
                     return Err("our own items are no record".to_owned());
                 };
                 table = self.items(&theirs.items, ours, fields)?;
+                if matches!(field.holds, Holds::Events(_)) {
+                    let level = table as usize;
+                    self.plan.levels[level].straight =
+                        Straight::of(&self.plan, &self.plan.levels[level]);
+                }
                 Read::Rows
             }
             _ => return Err("a type that does not fit".to_owned()),
@@ -278,18 +279,15 @@ impl<'a> Compiler<'a> {
             return Err(problem);
         }
         self.plan.branches.push(branches);
-        let mut names = [""; SLOTS];
-        names[0] = "items";
-        self.plan.levels.push(Level {
-            steps: vec![Step {
-                read: Read::Branch,
-                slot: 0,
-                null_byte: Step::NO_UNION,
-                table: to_table(self.plan.branches.len() - 1),
-            }],
-            defaults: [0; SLOTS],
-            names,
+        let mut level = Level::empty();
+        level.names[0] = "items";
+        level.steps.push(Step {
+            read: Read::Branch,
+            slot: 0,
+            null_byte: Step::NO_UNION,
+            table: to_table(self.plan.branches.len() - 1),
         });
+        self.plan.levels.push(level);
         Ok(to_table(self.plan.levels.len() - 1))
     }
 
@@ -330,58 +328,6 @@ impl<'a> Compiler<'a> {
         }
         (false, self.our(ours))
     }
-}
-
-/// A type as it stands on the wire, without what a logical type adds.
-enum Base {
-    Null,
-    Boolean,
-    Int,
-    Long,
-    Number(Number),
-    Counted,
-    Fixed(usize),
-    Other,
-}
-
-impl Base {
-    fn of(schema: &Schema) -> Self {
-        match schema {
-            Schema::Null => Self::Null,
-            Schema::Boolean => Self::Boolean,
-            Schema::Int | Schema::Date | Schema::TimeMillis => Self::Int,
-            Schema::Long
-            | Schema::TimeMicros
-            | Schema::TimestampMillis
-            | Schema::TimestampMicros
-            | Schema::TimestampNanos
-            | Schema::LocalTimestampMillis
-            | Schema::LocalTimestampMicros
-            | Schema::LocalTimestampNanos => Self::Long,
-            Schema::Float => Self::Number(Number::Float),
-            Schema::Double => Self::Number(Number::Double),
-            Schema::Bytes | Schema::String | Schema::BigDecimal => Self::Counted,
-            Schema::Uuid(UuidSchema::Fixed(fixed)) => Self::Fixed(fixed.size),
-            Schema::Uuid(_) => Self::Counted,
-            Schema::Fixed(fixed) | Schema::Duration(fixed) => Self::Fixed(fixed.size),
-            Schema::Decimal(decimal) => match &decimal.inner {
-                InnerDecimalSchema::Bytes => Self::Counted,
-                InnerDecimalSchema::Fixed(fixed) => Self::Fixed(fixed.size),
-            },
-            _ => Self::Other,
-        }
-    }
-
-    fn number(&self) -> Number {
-        match self {
-            Self::Int => Number::Int,
-            _ => Number::Long,
-        }
-    }
-}
-
-fn counts_micros(schema: &Schema) -> bool {
-    matches!(schema, Schema::Int | Schema::Long | Schema::TimestampMicros)
 }
 
 fn our_field<'s>(ours: &'s RecordSchema, field: &Field) -> &'s RecordField {

@@ -8,6 +8,7 @@
 //! Never here: a panic on any bytes, memory past the named limits, a time rule (which times are
 //! accepted depends on the broker's clock, and is the processor's).
 
+mod base;
 mod canonical;
 mod compile;
 mod cursor;
@@ -19,6 +20,7 @@ mod registry;
 mod replica_sample;
 mod request_batch;
 mod skip;
+mod straight;
 #[cfg(test)]
 mod tests;
 

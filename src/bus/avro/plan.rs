@@ -13,6 +13,7 @@ use std::fmt;
 
 use super::error::{DecodeError, Fault};
 use super::skip::Skipper;
+use super::straight::Straight;
 
 use super::cursor::Cursor;
 use super::limits::{MAX_READING, MAX_TEXT_BYTES, RATIO_ROUNDING};
@@ -63,6 +64,19 @@ pub(super) struct Level {
     pub(super) defaults: Slots,
     /// The fields' names by slot, for errors.
     pub(super) names: [&'static str; SLOTS],
+    /// For a level of events, whether there is a shorter way to the same result.
+    pub(super) straight: Option<Straight>,
+}
+
+impl Level {
+    pub(super) fn empty() -> Self {
+        Self {
+            steps: Vec::new(),
+            defaults: [0; SLOTS],
+            names: [""; SLOTS],
+            straight: None,
+        }
+    }
 }
 
 /// Reads one value of the writer.
@@ -336,8 +350,9 @@ impl Place {
     }
 }
 
+/// A number that may have no sign, from its zigzag: negative ones are odd.
 #[inline(always)]
-fn unsigned(zigzag: u64) -> Result<u64, Fault> {
+pub(super) fn unsigned(zigzag: u64) -> Result<u64, Fault> {
     if zigzag & 1 == 1 {
         return Err(Fault::Value);
     }

@@ -24,7 +24,7 @@ pub(super) const FIELDS: &[Field] = &[
     Field::new("boot_id", BOOT_ID, Holds::Boot),
     Field::new("sequence", SEQUENCE, Holds::Unsigned),
     Field::new("producer", PRODUCER, Holds::Text),
-    Field::new("events", EVENTS, Holds::Rows(EVENT_FIELDS)),
+    Field::new("events", EVENTS, Holds::Events(EVENT_FIELDS)),
 ];
 
 const EVENT_FIELDS: &[Field] = &[
@@ -157,7 +157,12 @@ impl Rows for EventRows<'_> {
         // after the first batches, and a count that the payload does not hold reserves nothing.
         let limit = (MAX_EVENTS_PER_BATCH, DecodeError::TooManyEvents);
         read_blocks(cursor, "events", limit, |cursor| {
-            plan.read_record(level, cursor, &mut slots, &mut NoRows)?;
+            let start = *cursor;
+            let straight = level.straight;
+            if straight.is_none_or(|straight| straight.read(cursor, &mut slots).is_err()) {
+                *cursor = start;
+                plan.read_record(level, cursor, &mut slots, &mut NoRows)?;
+            }
             events.push(event(&slots));
             Ok(())
         })

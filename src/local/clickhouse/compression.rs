@@ -4,7 +4,7 @@
 //! A block of ClickHouse is: CityHash128 (v1.0.2) of the rest, 16 bytes; method, 1 byte (0x82 LZ4, 0x90 ZSTD,
 //! 0x02 none); size of the block from the method on, u32; size of the data, u32; the compressed data.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 
 /// The largest data of one block that is accepted; ClickHouse writes 1 MiB, clients up to some tens.
 const MAX_BLOCK_BYTES: u32 = 1 << 30;
@@ -68,15 +68,55 @@ impl Encoding {
         packed: Box<dyn Read + Send + 'r>,
     ) -> io::Result<Box<dyn Read + Send + 'r>> {
         Ok(match self {
-            Self::Lz4 => Box::new(lz4_flex::frame::FrameDecoder::new(packed)),
+            Self::Lz4 => Box::new(ToTheEnd(lz4_flex::frame::FrameDecoder::new(BufReader::new(packed)))),
             Self::Zstd => Box::new(zstd::stream::read::Decoder::new(packed)?),
             Self::Gzip => Box::new(flate2::read::MultiGzDecoder::new(packed)),
-            Self::Deflate => Box::new(flate2::read::ZlibDecoder::new(packed)),
+            Self::Deflate => Box::new(ToTheEnd(flate2::bufread::ZlibDecoder::new(BufReader::new(packed)))),
             Self::Blocks => Box::new(BlockReader {
                 packed,
                 block: io::Cursor::default(),
             }),
         })
+    }
+}
+
+/// Decoders that end with the first stream of a body and report it as the body's end. What follows would be lost in
+/// silence: clients do send one LZ4 frame a block.
+trait OneStream: Read {
+    /// Whether the body goes on.
+    fn has_more(&mut self) -> io::Result<bool>;
+    /// Whether reading on reads the next stream.
+    const CONTINUES: bool;
+}
+
+impl<R: Read> OneStream for lz4_flex::frame::FrameDecoder<BufReader<R>> {
+    const CONTINUES: bool = true;
+    fn has_more(&mut self) -> io::Result<bool> {
+        Ok(!self.get_mut().fill_buf()?.is_empty())
+    }
+}
+
+impl<R: Read> OneStream for flate2::bufread::ZlibDecoder<BufReader<R>> {
+    const CONTINUES: bool = false;
+    fn has_more(&mut self) -> io::Result<bool> {
+        Ok(!self.get_mut().fill_buf()?.is_empty())
+    }
+}
+
+/// Reads stream after stream to the end of the body.
+struct ToTheEnd<D>(D);
+
+impl<D: OneStream> Read for ToTheEnd<D> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let n = self.0.read(out)?;
+            if n > 0 || out.is_empty() || !self.0.has_more()? {
+                return Ok(n);
+            }
+            if !D::CONTINUES {
+                return Err(invalid("bytes follow the compressed data"));
+            }
+        }
     }
 }
 
@@ -288,6 +328,17 @@ mod tests {
             assert!(
                 unpack(encoding, &packed).expect("whole") == [b"one", &large[..], b"two"].concat()
             );
+        }
+    }
+
+    #[test]
+    fn streams_one_after_another_are_read_to_the_last_or_refused() {
+        for encoding in ALL {
+            let two = [pack(encoding, &[b"one"]), pack(encoding, &[b"two"])].concat();
+            match unpack(encoding, &two) {
+                Ok(plain) => assert_eq!(plain, b"onetwo", "{encoding:?}"),
+                Err(_) => assert_eq!(encoding, Encoding::Deflate),
+            }
         }
     }
 

@@ -16,7 +16,7 @@ use super::exception::{Exception, code};
 use super::execute::{self, Sink};
 use super::plan::Plan;
 use super::request::{Request, SessionRequest};
-use super::running::{Claim, Running};
+use super::running::{Claim, REPLACE_WAIT, Running};
 use super::session::Sessions;
 use super::spool::{Spool, SpoolFolder};
 
@@ -172,7 +172,7 @@ impl Dispatcher {
             .map_err(|error| Exception::new(code::STD_EXCEPTION, error))??;
         let mut lease = Lease::take(self, plan.request.session.clone())?;
         let claim = if plan.request.replace_running_query {
-            self.running.claim_after(&query_id).await?
+            self.running.claim_after(&query_id, REPLACE_WAIT).await?
         } else {
             self.running.claim(&query_id)?
         };

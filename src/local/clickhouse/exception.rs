@@ -12,7 +12,7 @@ pub mod code {
     pub const UNKNOWN_SETTING: u32 = 115;
     pub const READONLY: u32 = 164;
     pub const QUERY_WITH_SAME_ID_IS_ALREADY_RUNNING: u32 = 216;
-    pub const QUERY_IS_TOO_LARGE: u32 = 307;
+    pub const QUERY_IS_TOO_LARGE: u32 = 229;
     pub const SESSION_NOT_FOUND: u32 = 372;
     pub const SESSION_IS_LOCKED: u32 = 373;
     pub const INVALID_SESSION_TIMEOUT: u32 = 374;
@@ -62,13 +62,18 @@ impl Exception {
     /// The status ClickHouse answers with; whatever has no line of its own is 500.
     pub fn status(&self) -> StatusCode {
         match self.code {
-            // Users, passwords, roles. (A missing grant, 497, is 403 as well.)
-            192 | 193 | 194 | 497 | 511 | 516 => StatusCode::FORBIDDEN,
+            // A password is required.
+            194 => StatusCode::UNAUTHORIZED,
+            // Users, passwords, grants.
+            192 | 193 | 497 | 512 | 516 => StatusCode::FORBIDDEN,
             // What the client wrote cannot be parsed or makes no sense.
-            6 | 15 | 25 | 26 | 27 | 36 | 38 | 41 | 44 | 53 | 62 | 69 | 72 | 117 | 167 | 168
-            | 223 | 271 | 376 | 420 | 427 | 441 | 467 | 675 | 676 => StatusCode::BAD_REQUEST,
+            6 | 8 | 15 | 25 | 26 | 27 | 36 | 37 | 38 | 41 | 44 | 53 | 62 | 72 | 117 | 123 | 167 | 168 | 223 | 321 | 376
+            | 427 | 441 | 675 | 676 => StatusCode::BAD_REQUEST,
             // Something named does not exist.
-            46 | 47 | 50 | 56 | 60 | 63 | 73 | 78 | 81 | 115 | 185 | 372 => StatusCode::NOT_FOUND,
+            46 | 47 | 50 | 56 | 60 | 63 | 73 | 78 | 81 | 115 | 152 | 336 | 511 => StatusCode::NOT_FOUND,
+            // The face's own, where a server has no status of its own: the client must change something.
+            code::CANNOT_DECOMPRESS | code::INVALID_SESSION_TIMEOUT => StatusCode::BAD_REQUEST,
+            code::SESSION_NOT_FOUND => StatusCode::NOT_FOUND,
             code::HTTP_LENGTH_REQUIRED => StatusCode::LENGTH_REQUIRED,
             code::QUERY_IS_TOO_LARGE => StatusCode::PAYLOAD_TOO_LARGE,
             48 => StatusCode::NOT_IMPLEMENTED,

@@ -244,9 +244,9 @@ fn insert_from_input(
 ) -> Result<Counts, Exception> {
     create_temporary(connection, INPUT_TABLE, &input.structure)?;
     let mut fill = format!("INSERT INTO {INPUT_TABLE}").into_bytes();
-    if let Some((start, end)) = input.settings {
+    if let Some(start) = input.settings_start {
         fill.extend_from_slice(b" SETTINGS ");
-        fill.extend_from_slice(&sql[start..end]);
+        fill.extend_from_slice(&sql[start..clause.head_end]);
     }
     let filled = append(connection, &fill, &clause.format, params, data);
     let result = filled.and_then(|_| {

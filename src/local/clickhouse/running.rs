@@ -12,7 +12,7 @@ use super::exception::{Exception, code};
 
 /// How long `replace_running_query=1` waits for the query it replaces: ClickHouse's
 /// `replace_running_query_max_wait_ms`.
-const REPLACE_WAIT: Duration = Duration::from_secs(5);
+pub const REPLACE_WAIT: Duration = Duration::from_secs(5);
 
 /// The ids and tables of the queries under way.
 #[derive(Debug, Default)]
@@ -56,7 +56,7 @@ impl Running {
     ///
     /// # Errors
     /// Code 216 when it does not.
-    pub async fn claim_after(self: &Arc<Self>, id: &str) -> Result<Claim, Exception> {
+    pub async fn claim_after(self: &Arc<Self>, id: &str, patience: Duration) -> Result<Claim, Exception> {
         let wait = async {
             loop {
                 let ended = lock(&self.ids).get(id).map(Arc::clone);
@@ -74,7 +74,7 @@ impl Running {
                 }
             }
         };
-        match tokio::time::timeout(REPLACE_WAIT, wait).await {
+        match tokio::time::timeout(patience, wait).await {
             Ok(claim) => Ok(claim),
             Err(_) => self.claim(id),
         }
@@ -124,19 +124,19 @@ mod tests {
     async fn a_replacement_waits_for_the_end() {
         let running = Arc::new(Running::default());
         let first = running.claim("q").expect("free");
-        let (second, ()) = tokio::join!(running.claim_after("q"), async move {
+        let (second, ()) = tokio::join!(running.claim_after("q", REPLACE_WAIT), async move {
             tokio::task::yield_now().await;
             drop(first);
         });
         assert!(second.is_ok());
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_replacement_gives_up() {
         let running = Arc::new(Running::default());
         let _first = running.claim("q").expect("free");
         assert_eq!(
-            running.claim_after("q").await.err().map(|e| e.code),
+            running.claim_after("q", Duration::from_millis(1)).await.err().map(|e| e.code),
             Some(216)
         );
     }

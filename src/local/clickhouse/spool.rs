@@ -16,7 +16,7 @@ use super::exception::{Exception, code};
 /// memory, which the system can take back.
 pub const MEMORY_BODY_BYTES: usize = 16 << 20;
 
-/// A body past this is refused with 413 (code 307), before and after decompression: a machine of one team has disks,
+/// A body past this is refused with 413 (code 229), before and after decompression: a machine of one team has disks,
 /// not clusters.
 pub const MAX_BODY_BYTES: u64 = 4 << 30;
 

@@ -7,7 +7,8 @@ use super::lexer::{Kind, Lexer, Token};
 
 /// The functions that read or run what is outside the database and that no grant holds back: `file` reads any path
 /// when it is the scalar function. A function is also called by its bare name (`arrayMap(file, …)`, `APPLY file`).
-const MACHINE_FUNCTIONS: &[&str] = &["file", "catboostEvaluate", "executable"];
+/// The engines that run a program are named likewise.
+const MACHINE_FUNCTIONS: &[&str] = &["file", "catboostEvaluate", "executable", "Executable", "ExecutablePool"];
 
 /// One statement, cut where its data begins.
 #[derive(Debug, PartialEq, Eq)]
@@ -69,8 +70,8 @@ pub struct InputCall {
     pub start: usize,
     pub end: usize,
     pub structure: String,
-    /// The `SETTINGS` of the statement, which hold for reading the data as well.
-    pub settings: Option<(usize, usize)>,
+    /// Behind the word `SETTINGS` of the statement: they hold for reading the data as well, and go on to `FORMAT`.
+    pub settings_start: Option<usize>,
 }
 
 impl Statement {
@@ -212,7 +213,6 @@ impl Scan {
             .then(|| name.content(sql))
             .flatten();
         let end = name.span.end;
-        self.tokens.push(name);
         let Some(format) = format else { return false };
         if self.insert.is_none() {
             self.output_format = Some(format);
@@ -309,23 +309,17 @@ fn input_call(sql: &[u8], tokens: &[Token]) -> Result<Option<InputCall>, Excepti
         structure.as_bytes(),
         &Lexer::new(structure.as_bytes()).collect::<Vec<_>>(),
     )?;
-    // The last SETTINGS outside parentheses; FORMAT, where the data clause was cut, stands behind it.
+    // Where its SELECT is the last one, SETTINGS are the statement's own.
     let settings = tokens
         .iter()
         .rposition(|t| t.is_word(sql, "SETTINGS"))
         .filter(|at| tokens[at + 1..].iter().all(|t| !t.is_word(sql, "SELECT")))
-        .map(|at| {
-            (
-                tokens[at].span.end,
-                tokens.last().expect("it holds SETTINGS"),
-            )
-        })
-        .map(|(start, last)| (start, last));
+        .map(|at| tokens[at].span.end);
     Ok(Some(InputCall {
         start: call[0].span.start,
         end: call[3].span.end,
         structure,
-        settings: settings.map(|(start, last)| (start, last.span.end)),
+        settings_start: settings,
     }))
 }
 
@@ -363,6 +357,13 @@ pub fn refuse_machine_access(sql: &[u8], tokens: &[Token]) -> Result<(), Excepti
         if name.eq_ignore_ascii_case("disk") && called {
             return refuse("disk");
         }
+        if sets_parameter_to_function(sql, &tokens[at..]) {
+            return refuse("a parameter");
+        }
+        // A view would take the name from whoever reads it: `v(f = 'file')`.
+        if token.is_word(sql, "Identifier") && after_sign(tokens, at, b':') && defines_a_query(sql, &tokens[..at]) {
+            return refuse("Identifier");
+        }
         if (token.is_word(sql, "OUTFILE") && after("INTO"))
             || (token.is_word(sql, "INFILE") && after("FROM"))
         {
@@ -372,26 +373,116 @@ pub fn refuse_machine_access(sql: &[u8], tokens: &[Token]) -> Result<(), Excepti
     Ok(())
 }
 
+/// `param_x = 'file'`, in `SET` or `SETTINGS`.
+fn sets_parameter_to_function(sql: &[u8], tokens: &[Token]) -> bool {
+    let [name, equals, value, ..] = tokens else { return false };
+    name.content(sql).is_some_and(|name| name.starts_with("param_"))
+        && equals.is_sign(b'=')
+        && value.content(sql).is_none_or(|value| names_function(&value))
+}
+
+fn after_sign(tokens: &[Token], at: usize, sign: u8) -> bool {
+    at > 0 && tokens[at - 1].is_sign(sign)
+}
+
+/// Whether a view's query has begun: `CREATE … AS`, `ALTER … MODIFY QUERY`.
+fn defines_a_query(sql: &[u8], before: &[Token]) -> bool {
+    let is_definition = before.first().is_some_and(|t| ["CREATE", "ALTER", "ATTACH", "REPLACE"].iter().any(|w| t.is_word(sql, w)));
+    is_definition && before.iter().any(|t| t.is_word(sql, "SELECT") || t.is_word(sql, "WITH"))
+}
+
+/// Quotes and escapes around a name are trimmed or not read, so that none hides it.
+fn names_function(value: &str) -> bool {
+    let bare = value.trim_matches(|c: char| !c.is_alphanumeric());
+    MACHINE_FUNCTIONS.contains(&bare) || value.contains('\\')
+}
+
 /// Refuses a parameter that would name such a function: `arrayMap({f:Identifier}, …)`.
 ///
 /// # Errors
 /// Code 497.
 pub fn refuse_machine_params(sql: &[u8], params: &[(String, String)]) -> Result<(), Exception> {
-    let named = |value: &str| {
-        let bare = value.trim_matches(|c: char| !c.is_alphanumeric());
-        MACHINE_FUNCTIONS.contains(&bare)
-    };
     let has_identifier = sql
         .windows(10)
         .any(|window| window.eq_ignore_ascii_case(b"identifier"));
     match params
         .iter()
-        .find(|(_, value)| has_identifier && (named(value) || value.contains('\\')))
+        .find(|(_, value)| has_identifier && names_function(value))
     {
         None => Ok(()),
         Some((name, _)) => Err(Exception::new(
             code::ACCESS_DENIED,
             format!("parameter {name} names what reaches outside the database"),
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(sql: &str) -> Statement {
+        Statement::parse(sql.as_bytes()).expect("nothing refused")
+    }
+
+    fn data_of(sql: &str) -> (String, &str, &str) {
+        let statement = parse(sql);
+        match statement.kind {
+            StatementKind::InsertData { data, .. } | StatementKind::InsertInput { data, .. } => {
+                (data.format, &sql[..data.head_end], &sql[data.data_start..])
+            }
+            other => panic!("{sql} is {other:?}"),
+        }
+    }
+
+    #[test]
+    fn data_begins_where_the_engine_begins_it() {
+        let of = |sql| data_of(sql);
+        assert_eq!(of("INSERT INTO t FORMAT TSV\n\n1"), ("TSV".to_owned(), "INSERT INTO t ", "\n1"));
+        assert_eq!(of("insert into t (a, b) format CSV 1,2"), ("CSV".to_owned(), "insert into t (a, b) ", "1,2"));
+        assert_eq!(of("INSERT INTO t VALUES (1)"), ("Values".to_owned(), "INSERT INTO t ", " (1)"));
+        let input = "INSERT INTO t SELECT a FROM input('a UInt8') SETTINGS x = 1 FORMAT Native\nxyz";
+        assert_eq!(of(input).2, "xyz");
+        let with = "WITH 1 AS w INSERT INTO t SELECT a FROM input('a UInt8') FORMAT Native\nxyz";
+        assert_eq!(of(with).2, "xyz");
+    }
+
+    #[test]
+    fn the_table_is_found_however_it_is_written() {
+        let plain = |name: &str| Name::Plain(name.to_owned());
+        let of = |sql: &str| {
+            let statement = parse(sql);
+            statement.target().map(|target| format!("{:?}.{:?}", target.database, target.table))
+        };
+        let wanted = |database: Option<&str>, table: Name| Some(format!("{:?}.{table:?}", database.map(plain)));
+        assert_eq!(of("INSERT INTO t VALUES"), wanted(None, plain("t")));
+        assert_eq!(of("INSERT INTO TABLE d . `t\\x61` SELECT 1"), wanted(Some("d"), plain("ta")));
+        assert_eq!(of("/* x */ insert t (a) FORMAT TSV"), wanted(None, plain("t")));
+        assert_eq!(of("INSERT INTO \"a b\".{t:Identifier} SELECT 1"), wanted(Some("a b"), Name::Param("t".to_owned())));
+        assert_eq!(of("INSERT INTO FUNCTION null('a UInt8') SELECT 1"), None);
+        assert_eq!(of("SELECT 'INSERT INTO t'"), None);
+    }
+
+    #[test]
+    fn a_column_named_format_is_no_clause() {
+        assert_eq!(parse("SELECT format, 1 FROM t").output_format, None);
+        assert_eq!(parse("SELECT (SELECT 1 FORMAT x) FORMAT JSON SETTINGS a = 1").output_format.as_deref(), Some("JSON"));
+    }
+
+    #[test]
+    fn input_brings_its_structure_and_settings() {
+        let sql = "INSERT INTO t SELECT * FROM input('a Enum(\\'x\\' = 1)') WHERE a = 1 SETTINGS limit = 0, b = {} FORMAT Native\n";
+        let StatementKind::InsertInput { input, data, .. } = parse(sql).kind else { panic!("no input") };
+        let settings = &sql[input.settings_start.expect("settings")..data.head_end];
+        assert_eq!((input.structure.as_str(), settings.trim()), ("a Enum('x' = 1)", "limit = 0, b = {}"));
+        assert!(Statement::parse(b"INSERT INTO t SELECT * FROM input('a UInt8')").is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_parse_without_panic(sql in proptest::collection::vec(0_u8.., 0..200), words in "(INSERT |INTO |t |FORMAT |input\\('a'\\) |SELECT |VALUES |SETTINGS |[{}().]){0,12}") {
+            drop(Statement::parse(&sql));
+            drop(Statement::parse(words.as_bytes()));
+        }
     }
 }

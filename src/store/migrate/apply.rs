@@ -17,8 +17,8 @@ pub struct Applied {
     pub version: u32,
     pub name: String,
     pub checksum: String,
-    /// Seconds since 1970.
-    pub applied_at: u32,
+    /// UTC, as `2026-01-31 12:00:00`.
+    pub applied_at: String,
 }
 
 /// What `up` did.
@@ -109,7 +109,19 @@ pub async fn check(client: &Client) -> Result<(), MigrateError> {
     }
 }
 
-/// The migrations that the database remembers; none where it, or its memory, does not exist.
+/// What the database remembers; nothing where it does not exist yet.
+///
+/// # Errors
+/// [`MigrateError::Query`].
+pub async fn status(address: &StoreAddress) -> Result<Vec<Applied>, MigrateError> {
+    if database_exists(address).await? {
+        applied(&address.client()).await
+    } else {
+        Ok(Vec::new())
+    }
+}
+
+/// The migrations that an existing database remembers.
 ///
 /// # Errors
 /// [`MigrateError::Query`].
@@ -124,7 +136,7 @@ pub async fn applied(client: &Client) -> Result<Vec<Applied>, MigrateError> {
     }
     client
         .query(
-            "SELECT version, name, checksum, toUInt32(min(applied_at)) AS applied_at \
+            "SELECT version, name, checksum, toString(min(applied_at)) AS applied_at \
              FROM modelmeter_migrations GROUP BY version, name, checksum ORDER BY version",
         )
         .fetch_all()
@@ -138,7 +150,12 @@ pub async fn applied(client: &Client) -> Result<Vec<Applied>, MigrateError> {
 /// When `before` holds a version that this build does not know, or another file under one it does.
 pub fn pending(before: &[Applied]) -> Result<Vec<Migration>, MigrateError> {
     let newest = MIGRATIONS[MIGRATIONS.len() - 1].version;
-    if let Some(newer) = before.iter().map(|a| a.version).max().filter(|v| *v > newest) {
+    if let Some(newer) = before
+        .iter()
+        .map(|a| a.version)
+        .max()
+        .filter(|v| *v > newest)
+    {
         return Err(MigrateError::DatabaseNewer {
             found: newer,
             known: newest,
@@ -189,19 +206,26 @@ fn without_database(address: &StoreAddress) -> Client {
         .with_password(&address.password)
 }
 
-async fn create_database(address: &StoreAddress) -> Result<bool, MigrateError> {
-    let client = without_database(address);
-    let present: u64 = client
+async fn database_exists(address: &StoreAddress) -> Result<bool, MigrateError> {
+    let n_present: u64 = without_database(address)
         .query("SELECT count() FROM system.databases WHERE name = ?")
         .bind(address.database.as_str())
         .fetch_one()
         .await
         .map_err(doing("looking for the database"))?;
-    if present > 0 {
+    Ok(n_present > 0)
+}
+
+/// True when it was made just now. Asked for first: a user may be allowed to use it, not to make it.
+async fn create_database(address: &StoreAddress) -> Result<bool, MigrateError> {
+    if database_exists(address).await? {
         return Ok(false);
     }
-    client
-        .query(&format!("CREATE DATABASE IF NOT EXISTS {}", address.database))
+    without_database(address)
+        .query(&format!(
+            "CREATE DATABASE IF NOT EXISTS {}",
+            address.database
+        ))
         .execute()
         .await
         .map_err(doing("creating the database"))?;
@@ -222,7 +246,9 @@ async fn check_engines(client: &Client) -> Result<(), MigrateError> {
         .await
         .map_err(doing("listing the tables"))?;
     for (name, wanted) in created_objects() {
-        let other = present.iter().find(|o| o.name == name && o.engine != wanted);
+        let other = present
+            .iter()
+            .find(|o| o.name == name && o.engine != wanted);
         if let Some(Object { engine, .. }) = other {
             return Err(MigrateError::Engine {
                 name,
@@ -242,9 +268,15 @@ async fn single_target(client: &Client) -> Result<(Target, Vec<&'static str>), M
         .await
         .map_err(doing("reading the table settings"))?;
     let is_known = |name: &&str| known.iter().any(|k| k == name);
-    let (settings, left_out): (Vec<_>, Vec<_>) = TABLE_SETTINGS.iter().map(|(name, _)| *name).partition(is_known);
+    let (settings, left_out): (Vec<_>, Vec<_>) = TABLE_SETTINGS
+        .iter()
+        .map(|(name, _)| *name)
+        .partition(is_known);
     for setting in &left_out {
-        tracing::warn!(setting, "table setting left out: the server does not know it");
+        tracing::warn!(
+            setting,
+            "table setting left out: the server does not know it"
+        );
     }
     Ok((Target::Single { settings }, left_out))
 }
@@ -292,7 +324,7 @@ mod tests {
             version: migration.version,
             name: migration.name.to_owned(),
             checksum: migration.checksum(),
-            applied_at: 0,
+            applied_at: String::new(),
         }
     }
 
@@ -307,7 +339,11 @@ mod tests {
     #[test]
     fn what_is_missing_is_pending_in_order() {
         let before: Vec<Applied> = MIGRATIONS[..3].iter().map(remembered).collect();
-        let labels: Vec<u32> = pending(&before).expect("fits").iter().map(|m| m.version).collect();
+        let labels: Vec<u32> = pending(&before)
+            .expect("fits")
+            .iter()
+            .map(|m| m.version)
+            .collect();
         assert_eq!(labels, [4, 5, 6, 7, 8, 9]);
     }
 
@@ -316,7 +352,16 @@ mod tests {
         let mut newer = remembered(&MIGRATIONS[0]);
         newer.version = 4711;
         let error = pending(&[newer]).expect_err("is newer");
-        assert!(matches!(error, MigrateError::DatabaseNewer { found: 4711, known: 9 }), "{error}");
+        assert!(
+            matches!(
+                error,
+                MigrateError::DatabaseNewer {
+                    found: 4711,
+                    known: 9
+                }
+            ),
+            "{error}"
+        );
     }
 
     #[test]
@@ -324,6 +369,9 @@ mod tests {
         let mut changed = remembered(&MIGRATIONS[1]);
         changed.checksum = "0".repeat(32);
         let error = pending(&[remembered(&MIGRATIONS[0]), changed]).expect_err("is changed");
-        assert!(error.to_string().contains("0002_requests_by_replica"), "{error}");
+        assert!(
+            error.to_string().contains("0002_requests_by_replica"),
+            "{error}"
+        );
     }
 }

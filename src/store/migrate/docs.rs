@@ -29,7 +29,9 @@ pub fn views() -> Vec<ViewDoc> {
     let mut docs: Vec<ViewDoc> = Vec::new();
     for migration in &MIGRATIONS {
         for statement in migration.statements(&Target::single_with_all_settings()) {
-            let Some(doc) = view(&statement) else { continue };
+            let Some(doc) = view(&statement) else {
+                continue;
+            };
             match docs.iter_mut().find(|d| d.name == doc.name) {
                 Some(older) => *older = doc,
                 None => docs.push(doc),
@@ -70,9 +72,17 @@ fn column(line: &str) -> Option<ColumnDoc> {
 pub fn markdown() -> String {
     let mut text = String::new();
     for view in views() {
-        text += &format!("## {}\n\n{}\n\n{}\n\n", view.name, view.summary, view.arguments);
+        text += &format!(
+            "## {}\n\n{}\n\n{}\n\n",
+            view.name, view.summary, view.arguments
+        );
         text += "| column | unit | meaning |\n|---|---|---|\n";
-        for ColumnDoc { name, unit, meaning } in &view.columns {
+        for ColumnDoc {
+            name,
+            unit,
+            meaning,
+        } in &view.columns
+        {
             text += &format!("| {name} | {unit} | {meaning} |\n");
         }
         text += "\n";
@@ -89,7 +99,10 @@ mod tests {
         let line = column("p50_ms (ms): the median: of all").expect("a column");
         assert_eq!((line.name.as_str(), line.unit.as_str()), ("p50_ms", "ms"));
         assert_eq!(line.meaning, "the median: of all");
-        assert_eq!(column("t: start of the step").map(|c| c.unit).as_deref(), Some(""));
+        assert_eq!(
+            column("t: start of the step").map(|c| c.unit).as_deref(),
+            Some("")
+        );
     }
 
     #[test]
@@ -97,7 +110,12 @@ mod tests {
         let views = views();
         assert_eq!(views.len(), 5);
         for view in views {
-            let names: Vec<&str> = view.columns.iter().map(|c| c.name.as_str()).take(2).collect();
+            let names: Vec<&str> = view
+                .columns
+                .iter()
+                .map(|c| c.name.as_str())
+                .take(2)
+                .collect();
             assert_eq!(names, ["t", "seconds"], "{}", view.name);
             assert!(view.columns.len() >= 7, "{}", view.name);
         }

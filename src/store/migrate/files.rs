@@ -38,7 +38,7 @@ pub const MIGRATIONS: [Migration; 9] = [
 
 /// Settings of every table: (name, value). A merge syncs nothing by default, and the embedded engine
 /// removes a merge's sources at once, so that power loss would take acknowledged rows with it.
-pub const TABLE_SETTINGS: [(&str, &str); 10] = [
+pub const TABLE_SETTINGS: [(&str, &str); 11] = [
     ("ttl_only_drop_parts", "1"),
     ("fsync_after_insert", "1"),
     ("fsync_part_directory", "1"),
@@ -49,6 +49,8 @@ pub const TABLE_SETTINGS: [(&str, &str); 10] = [
     ("max_suspicious_broken_parts_bytes", "0"),
     (SINGLE_SERVER_DEDUPLICATION, "0"),
     ("default_compression_codec", "'ZSTD(1)'"),
+    // A sketch is read or skipped by granules: of 8,192 rows, most are another deployment's.
+    ("index_granularity", "1024"),
 ];
 
 /// Deduplicating by a block's hash would drop a heartbeat that looks like an earlier one; replicated
@@ -97,7 +99,10 @@ const HOLES: [(&str, &str, &str); 4] = [
 impl Migration {
     /// 32 hexadecimal digits over the file as it stands, holes and comments included.
     pub fn checksum(&self) -> String {
-        format!("{:032x}", cityhash_rs::cityhash_110_128(self.sql.as_bytes()))
+        format!(
+            "{:032x}",
+            cityhash_rs::cityhash_110_128(self.sql.as_bytes())
+        )
     }
 
     /// `0001_requests`, as the file is called.
@@ -142,7 +147,11 @@ fn fill(sql: &str, target: &Target) -> String {
         .replace(" {on_cluster}", &on_cluster)
         .replace("{settings}", &target.settings());
     for (hole, single, cluster) in HOLES {
-        let value = if matches!(target, Target::Single { .. }) { single } else { cluster };
+        let value = if matches!(target, Target::Single { .. }) {
+            single
+        } else {
+            cluster
+        };
         text = text.replace(hole, value);
     }
     text
@@ -211,7 +220,11 @@ mod tests {
                     for part in statement.split('{').skip(1) {
                         let inside = part.split('}').next().unwrap_or_default();
                         let is_macro = ["shard", "database", "table", "replica"].contains(&inside);
-                        assert!(inside.contains(':') || is_macro, "{{{inside}}} in {}", migration.label());
+                        assert!(
+                            inside.contains(':') || is_macro,
+                            "{{{inside}}} in {}",
+                            migration.label()
+                        );
                     }
                     // The client takes a question mark for a value to bind.
                     assert!(!statement.contains('?'), "{}", migration.label());
@@ -223,14 +236,30 @@ mod tests {
     #[test]
     fn a_statement_ends_outside_strings_and_comments_only() {
         let sql = "-- one; two 'three\nSELECT ';--' -- four;\n;\n\nSELECT 2;\n";
-        assert_eq!(split(sql), ["-- one; two 'three\nSELECT ';--' -- four;", "SELECT 2"]);
+        assert_eq!(
+            split(sql),
+            ["-- one; two 'three\nSELECT ';--' -- four;", "SELECT 2"]
+        );
     }
 
     #[test]
     fn objects_are_the_tables_and_the_views() {
         let objects = created_objects();
-        let views: Vec<&str> = objects.iter().filter(|(_, e)| *e == "View").map(|(n, _)| n.as_str()).collect();
-        assert_eq!(views, ["inference_volume", "response_time", "replicas", "cpu", "gpu"]);
+        let views: Vec<&str> = objects
+            .iter()
+            .filter(|(_, e)| *e == "View")
+            .map(|(n, _)| n.as_str())
+            .collect();
+        assert_eq!(
+            views,
+            [
+                "inference_volume",
+                "response_time",
+                "replicas",
+                "cpu",
+                "gpu"
+            ]
+        );
         assert_eq!(objects.len() - views.len(), 9);
     }
 

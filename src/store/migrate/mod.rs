@@ -8,8 +8,8 @@ pub mod files;
 use anyhow::Context;
 
 use crate::bus::topics::{self, DEFAULT_PARTITIONS, TopicPlan, TopicReport};
-use crate::config::{KafkaArgs, StoreArgs};
-use apply::{Applied, UpReport};
+use crate::config::{KafkaArgs, KafkaOption, StoreArgs, TopicArgs};
+use apply::UpReport;
 use files::{BOOKKEEPING, ClusterName, MIGRATIONS, Target};
 
 /// Creates and checks tables, views and topics.
@@ -33,14 +33,31 @@ pub enum MigrateCommand {
 pub struct UpArgs {
     #[command(flatten)]
     pub store: StoreArgs,
+    /// Bootstrap servers; without them topics are left alone.
+    #[arg(long = "kafka", env = "MODELMETER_KAFKA", value_name = "HOST:PORT")]
+    pub bootstrap: Option<String>,
     #[command(flatten)]
-    pub kafka: Option<KafkaArgs>,
+    pub topics: TopicArgs,
+    /// A librdkafka option, passed through; may be given more than once.
+    #[arg(short = 'X', long = "kafka-option", value_name = "KEY=VALUE")]
+    pub kafka_options: Vec<KafkaOption>,
     /// Partitions of a topic that is created.
     #[arg(long, default_value_t = DEFAULT_PARTITIONS, value_parser = clap::value_parser!(i32).range(1..))]
     pub partitions: i32,
     /// Replicas of a topic that is created; without it 1 on one broker, else up to 3.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..))]
     pub replication_factor: Option<i32>,
+}
+
+impl UpArgs {
+    /// The flags of [`KafkaArgs`], which requires the bootstrap servers that are optional here.
+    fn kafka(&self) -> Option<KafkaArgs> {
+        Some(KafkaArgs {
+            bootstrap: self.bootstrap.clone()?,
+            topics: self.topics.clone(),
+            options: self.kafka_options.clone(),
+        })
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -68,7 +85,11 @@ pub async fn run(args: MigrateArgs) -> anyhow::Result<()> {
         MigrateCommand::Up(up) => run_up(up).await,
         MigrateCommand::Status(status) => run_status(&status).await,
         MigrateCommand::Print(print) => {
-            let text = if print.docs { docs::markdown() } else { print_sql(print.cluster) };
+            let text = if print.docs {
+                docs::markdown()
+            } else {
+                print_sql(print.cluster)
+            };
             print!("{text}");
             Ok(())
         }
@@ -77,14 +98,19 @@ pub async fn run(args: MigrateArgs) -> anyhow::Result<()> {
 
 async fn run_up(args: UpArgs) -> anyhow::Result<()> {
     let address = args.store.address()?;
-    let report = apply::up(&address).await.with_context(|| format!("database {}", address.database))?;
+    let report = apply::up(&address)
+        .await
+        .with_context(|| format!("database {}", address.database))?;
     tell_database(&address.database, &report);
-    if let Some(kafka) = &args.kafka {
+    if let Some(kafka) = args.kafka() {
         let plan = TopicPlan {
             partitions: args.partitions,
             replication_factor: args.replication_factor,
         };
-        topics::ensure(kafka, plan).await?.iter().for_each(tell_topic);
+        topics::ensure(&kafka, plan)
+            .await?
+            .iter()
+            .for_each(tell_topic);
     }
     Ok(())
 }
@@ -109,7 +135,10 @@ fn tell_database(database: &str, report: &UpReport) {
 
 fn tell_topic(report: &TopicReport) {
     let done = if report.created { "created" } else { "checked" };
-    println!("topic {}: {done}, {} partitions", report.topic, report.partitions);
+    println!(
+        "topic {}: {done}, {} partitions",
+        report.topic, report.partitions
+    );
     for remark in &report.remarks {
         println!("topic {}: kept as it is with {remark}", report.topic);
     }
@@ -117,18 +146,17 @@ fn tell_topic(report: &TopicReport) {
 
 async fn run_status(args: &StatusArgs) -> anyhow::Result<()> {
     let address = args.store.address()?;
-    let applied = apply::applied(&address.client()).await?;
+    let applied = apply::status(&address).await?;
     for migration in &MIGRATIONS {
         let row = applied.iter().find(|a| a.version == migration.version);
-        println!("{}: {}", migration.label(), row.map_or("pending".to_owned(), describe));
+        let state = row.map_or("pending".to_owned(), |a| {
+            format!("applied {} UTC", a.applied_at)
+        });
+        println!("{}: {state}", migration.label());
     }
     let pending = apply::pending(&applied)?;
     println!("database {}: {} pending", address.database, pending.len());
     Ok(())
-}
-
-fn describe(applied: &Applied) -> String {
-    format!("applied at {} (seconds since 1970)", applied.applied_at)
 }
 
 /// All files with their holes filled, and the lines that let `up` and `status` know of them.

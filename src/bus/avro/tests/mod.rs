@@ -3,7 +3,9 @@
 mod bombs;
 mod examples;
 mod fingerprints;
+mod messages;
 mod oracle;
+mod refusals;
 mod registry;
 mod resolution;
 mod writers;

@@ -1,0 +1,20 @@
+//! The one integration binary: every test here runs against the real broker and the real engine.
+
+mod support;
+
+mod clickhouse_face;
+mod crash;
+mod engine;
+mod evolution;
+mod hand_counted;
+mod migrate;
+mod producer;
+mod queries;
+mod replica_views;
+mod sketches;
+mod tiers;
+mod topics;
+mod truth;
+mod up;
+mod views;
+mod wire_agreement;

@@ -1,0 +1,121 @@
+//! The real broker and the real engine, started once for all tests, or anew for a test that kills them.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, OnceLock};
+
+use super::process::Role;
+use super::sql::Sql;
+
+/// A broker and an engine in a directory of their own.
+pub struct Parts {
+    pub broker: Role,
+    pub engine: Role,
+    /// `HOST:PORT`
+    pub kafka: String,
+    /// `http://HOST:PORT`
+    pub clickhouse: String,
+    /// Last, so that it goes after those who write into it.
+    dir: tempfile::TempDir,
+}
+
+/// What tests need of the shared parts, which nobody may stop.
+pub struct Addresses {
+    pub kafka: String,
+    pub clickhouse: String,
+    pub logs: PathBuf,
+}
+
+static SHARED: OnceLock<Addresses> = OnceLock::new();
+/// Held for the process's life and taken down by `at_exit`.
+static RUNNING: Mutex<Option<Parts>> = Mutex::new(None);
+
+/// The parts that all tests share.
+pub fn shared() -> &'static Addresses {
+    SHARED.get_or_init(|| {
+        let parts = Parts::start();
+        let addresses = parts.addresses();
+        *RUNNING.lock().expect("nothing panics with it") = Some(parts);
+        // SAFETY: the function is a plain one of the right type, and lives as long as the process.
+        assert_eq!(
+            unsafe { libc::atexit(at_exit) },
+            0,
+            "atexit takes the function"
+        );
+        addresses
+    })
+}
+
+/// Statics are never dropped, so the parts and their directory are ended here.
+extern "C" fn at_exit() {
+    if let Ok(mut running) = RUNNING.lock() {
+        drop(running.take());
+    }
+}
+
+impl Parts {
+    pub fn start() -> Self {
+        for part in ["libchdb.so", "kafka"] {
+            let path = super::root().join("deploy/local/parts").join(part);
+            assert!(
+                path.exists(),
+                "{} is missing: run `make local-parts` first",
+                path.display()
+            );
+        }
+        let dir = tempfile::Builder::new()
+            .prefix("modelmeter-")
+            .tempdir()
+            .expect("a temporary directory");
+        let mut broker = start_broker(dir.path());
+        let mut engine = start_engine(dir.path(), "0");
+        let kafka = broker.address();
+        let clickhouse = engine.address();
+        Self {
+            broker,
+            engine,
+            kafka,
+            clickhouse,
+            dir,
+        }
+    }
+
+    pub fn addresses(&self) -> Addresses {
+        Addresses {
+            kafka: self.kafka.clone(),
+            clickhouse: self.clickhouse.clone(),
+            logs: self.dir.path().to_owned(),
+        }
+    }
+
+    /// Starts the engine again where it was, after a kill.
+    pub fn restart_engine(&mut self) {
+        let port = self
+            .clickhouse
+            .rsplit(':')
+            .next()
+            .expect("a port")
+            .to_owned();
+        self.engine = start_engine(self.dir.path(), &port);
+        let address = self.engine.address();
+        assert_eq!(address, self.clickhouse, "the same port again");
+        Sql::new(&self.clickhouse, "default").execute("SELECT 1");
+    }
+}
+
+fn start_broker(dir: &Path) -> Role {
+    let data = dir.join("kafka").display().to_string();
+    Role::start(
+        "kafka",
+        &["kafka", "--dir", &data, "--port", "0"],
+        &dir.join("kafka.log"),
+    )
+}
+
+fn start_engine(dir: &Path, port: &str) -> Role {
+    let data = dir.join("clickhouse").display().to_string();
+    Role::start(
+        "clickhouse",
+        &["clickhouse", "--dir", &data, "--port", port],
+        &dir.join("clickhouse.log"),
+    )
+}
