@@ -5,7 +5,7 @@
 //! The path of a request: `http` reads it whole, `request` parses URL and headers, `plan` finds statement and data
 //! (`lexer`, `statement`, `form`, `compression`, `spool`), `dispatch` gives it an id, a table's turn and a thread
 //! (`running`, `session`), `execute` runs it on a connection of `engine`, and `http` packs the answer.
-//! What a client may do is `access`, given to the engine as its configuration.
+//! What a client may do is `access`, given to the engine as its configuration, and `reach`, where the engine has no grant.
 //!
 //! Invariants: no body that ended early is executed; no two inserts into one table overlap; an insert that has begun
 //! runs to its end; no request leaves a setting, a database or a parameter behind for the next.
@@ -20,6 +20,7 @@ mod form;
 mod http;
 mod lexer;
 mod plan;
+mod reach;
 mod request;
 mod running;
 mod session;
