@@ -10,7 +10,7 @@ use super::supervise::{Answer, Name, Part};
 use super::{ProcessorFlags, UpArgs};
 use crate::config::TopicArgs;
 
-/// Longer than any part's own deadline: the broker has 15 s, the engine 20 s, the processor less. A
+/// Longer than any part's own deadline: the broker has 15 s, the engine and the processor 20 s. A
 /// part that has to be killed had stopped making progress.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
 
