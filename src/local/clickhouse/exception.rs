@@ -19,6 +19,7 @@ pub mod code {
     pub const HTTP_LENGTH_REQUIRED: u32 = 381;
     pub const QUERY_WAS_CANCELLED: u32 = 394;
     pub const CANNOT_DECOMPRESS: u32 = 271;
+    pub const TOO_MANY_ROWS_OR_BYTES: u32 = 396;
     pub const ACCESS_DENIED: u32 = 497;
     pub const UNKNOWN_ROLE: u32 = 511;
     pub const AUTHENTICATION_FAILED: u32 = 516;

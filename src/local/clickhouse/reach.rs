@@ -194,7 +194,12 @@ impl Place<'_> {
     /// `ENGINE = Executable(…)`: engines without a source of their own need no grant.
     fn has_foreign_engine(&self, name: &str) -> bool {
         // In a list of columns it is a column.
-        if self.follows("SELECT") || self.before.last().is_some_and(|t| t.is_sign(b',') || t.is_sign(b'.')) {
+        if self.follows("SELECT")
+            || self
+                .before
+                .last()
+                .is_some_and(|t| t.is_sign(b',') || t.is_sign(b'.'))
+        {
             return false;
         }
         let rest = match self.after {

@@ -77,7 +77,11 @@ fn asked_to_end_it_lets_an_insert_end_first() {
     face.sql("CREATE TABLE t (a UInt64) ENGINE = MergeTree ORDER BY a");
     let sql = "INSERT INTO t SELECT number FROM numbers(4) WHERE sleepEachRow(0.5) = 0 SETTINGS max_block_size = 1";
     let running = face.send(&(head("POST", &[], &[], Some(sql.len())) + sql));
+    let endless = "SELECT count() FROM numbers(1000000000000000) WHERE number % 7 = 8";
+    let reading = face.send(&(head("POST", &[], &[], Some(endless.len())) + endless));
     face.wait_until_running("sleepEachRow", 1);
+    face.wait_until_running("1000000000000000", 1);
+    let _idle = face.send("");
     // SAFETY: a signal to the child this test started and has not waited for.
     let sent = unsafe {
         libc::kill(
@@ -86,6 +90,7 @@ fn asked_to_end_it_lets_an_insert_end_first() {
         )
     };
     assert_eq!(sent, 0);
+    assert_eq!(Answer::read(reading).code(), 394);
     assert_eq!(Answer::read(running).status, 200);
     let deadline = Instant::now() + DEADLINE;
     let status = loop {
