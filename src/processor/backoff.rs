@@ -19,7 +19,8 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    pub fn new() -> Self {
+    /// Starts at the first wait, at a random place of its own.
+    pub fn seeded() -> Self {
         Self {
             next: FIRST_RETRY,
             random: clock::now_us().cast_unsigned() | 1,

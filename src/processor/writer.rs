@@ -102,7 +102,7 @@ impl Writer {
         if !pins.missing.is_empty() {
             tracing::info!(missing = ?pins.missing, "this server lacks some of the settings that inserts pin");
         }
-        let backoff = Backoff::new();
+        let backoff = Backoff::seeded();
         Ok(Self {
             address,
             client,
