@@ -50,6 +50,30 @@ pub enum Step {
     CutFirst,
 }
 
+/// What the time rule says of an event or a sample.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Timeliness {
+    Accepted,
+    /// Too long before the broker's append time.
+    Late,
+    /// Too far ahead of it.
+    Early,
+}
+
+/// The indexes of a message's events that the time rule refused.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Untimely {
+    pub late: Vec<u32>,
+    pub early: Vec<u32>,
+}
+
+impl Untimely {
+    pub fn clear(&mut self) {
+        self.late.clear();
+        self.early.clear();
+    }
+}
+
 /// How much of the open windows a flush takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FlushKind {
@@ -232,14 +256,15 @@ impl Partition {
         self.epoch = epoch;
     }
 
-    /// Takes the events of one message whose time is right, and appends the indexes of the others to `refused`.
+    /// Takes the events of one message whose time is right, and appends the indexes of the others to
+    /// `untimely`.
     /// They are in the windows after [`Self::apply`].
     pub fn fold_batch(
         &mut self,
         head: &BatchHead<'_>,
         events: &[RequestEvent],
         append_ms: i64,
-        refused: &mut Vec<u32>,
+        untimely: &mut Untimely,
     ) {
         let Fold::Requests(fold) = &mut self.fold else {
             unreachable!("a batch is folded by a partition of requests");
@@ -249,13 +274,15 @@ impl Partition {
         let mut n_accepted = 0;
         let (mut first, mut last) = (i64::MAX, i64::MIN);
         for (index, event) in (0_u32..).zip(events) {
-            if accepts(append_us, event.finished_at_us) {
-                fold.push(place, event);
-                n_accepted += 1;
-                first = first.min(event.finished_at_us);
-                last = last.max(event.finished_at_us);
-            } else {
-                refused.push(index);
+            match judge(append_us, event.finished_at_us) {
+                Timeliness::Accepted => {
+                    fold.push(place, event);
+                    n_accepted += 1;
+                    first = first.min(event.finished_at_us);
+                    last = last.max(event.finished_at_us);
+                }
+                Timeliness::Late => untimely.late.push(index),
+                Timeliness::Early => untimely.early.push(index),
             }
         }
         if n_accepted > 0 {
@@ -276,24 +303,24 @@ impl Partition {
         }
     }
 
-    /// Records one sample. False where its time is refused.
+    /// Records one sample, if its time is accepted.
     pub fn fold_sample(
         &mut self,
         sample: &ReplicaSample<'_>,
         gpus: &[GpuReading],
         append_ms: i64,
-    ) -> bool {
+    ) -> Timeliness {
         let Fold::Replicas(fold) = &mut self.fold else {
             unreachable!("a sample is folded by a partition of replicas");
         };
-        let is_accepted = accepts(append_ms.saturating_mul(1000), sample.sampled_at_us);
-        if is_accepted {
+        let timeliness = judge(append_ms.saturating_mul(1000), sample.sampled_at_us);
+        if timeliness == Timeliness::Accepted {
             self.n_readings_left_out += fold.record(sample, gpus);
             self.counts.events += 1;
         } else {
             self.counts.late += 1;
         }
-        is_accepted
+        timeliness
     }
 
     /// Counts a message that was refused whole.
@@ -415,10 +442,14 @@ impl Partition {
 }
 
 /// The time rule: by the broker's clock, so that every replay decides alike.
-const fn accepts(append_us: i64, event_us: i64) -> bool {
-    event_us > 0
-        && event_us >= append_us - ACCEPT_BACK_US
-        && event_us <= append_us + ACCEPT_AHEAD_US
+const fn judge(append_us: i64, event_us: i64) -> Timeliness {
+    if event_us <= 0 || event_us < append_us - ACCEPT_BACK_US {
+        Timeliness::Late
+    } else if event_us > append_us + ACCEPT_AHEAD_US {
+        Timeliness::Early
+    } else {
+        Timeliness::Accepted
+    }
 }
 
 fn drain_requests(fold: &mut RequestFold, active: TableSet, kind: FlushKind) -> Vec<(Table, Rows)> {

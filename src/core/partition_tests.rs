@@ -105,7 +105,7 @@ fn fold(partition: &mut Partition, offset: u64, (deployment, replica, ages): &Se
         producer: "",
     };
     let events: Vec<RequestEvent> = ages.iter().map(|&age| event(age)).collect();
-    partition.fold_batch(&head, &events, NOW_MS, &mut Vec::new());
+    partition.fold_batch(&head, &events, NOW_MS, &mut Untimely::default());
 }
 
 /// What each table must hold in the end, counted one by one.

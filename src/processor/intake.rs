@@ -15,7 +15,7 @@ use crate::clock;
 use crate::core::event::{GpuReading, RequestEvent};
 use crate::core::ids::IdLimits;
 use crate::core::ledger::LedgerCounts;
-use crate::core::partition::{Flush, FlushKind, Partition, Source, Step};
+use crate::core::partition::{Flush, FlushKind, Partition, Source, Step, Timeliness, Untimely};
 use crate::core::table::Stream;
 use crate::store::rows::encode_delta;
 
@@ -28,6 +28,10 @@ const MAX_DEAD_LETTERS_PER_SECOND: u32 = 1_000;
 
 /// Dead letters wait for the next flush; at this many bytes one is asked for.
 const MAX_DEAD_LETTER_BYTES: usize = 32 << 20;
+
+/// The reasons of events refused for their time. `ledger_late` counts both.
+const REASON_LATE: &str = "late";
+const REASON_EARLY: &str = "early";
 
 /// A partition that is ours.
 pub struct Owned {
@@ -60,7 +64,7 @@ pub struct Intake {
     window_memory: usize,
     events: Vec<RequestEvent>,
     gpus: Vec<GpuReading>,
-    refused: Vec<u32>,
+    untimely: Untimely,
     dead_letters: Vec<DeadLetter>,
     dead_letter_bytes: usize,
     /// Flushes obeyed so far: all, and the full ones.
@@ -80,7 +84,7 @@ impl Intake {
             window_memory: setup.window_memory,
             events: Vec::new(),
             gpus: Vec::new(),
-            refused: Vec::new(),
+            untimely: Untimely::default(),
             dead_letters: Vec::new(),
             dead_letter_bytes: 0,
             n_flushes: [0; 2],
@@ -133,29 +137,32 @@ impl Intake {
         }
         partition.begin_message(message.offset, message.append_ms);
         partition.set_epoch(message.leader_epoch());
-        self.refused.clear();
+        self.untimely.clear();
         let outcome = match message.source.stream {
             Stream::Requests => fold_batch(
                 &self.registry,
                 partition,
                 message,
                 &mut self.events,
-                &mut self.refused,
+                &mut self.untimely,
             ),
             Stream::Replicas => fold_sample(
                 &self.registry,
                 partition,
                 message,
                 &mut self.gpus,
-                &mut self.refused,
+                &mut self.untimely,
             ),
         };
         let wanted = partition.wants_flush();
         match outcome {
-            Ok(()) if self.refused.is_empty() => {}
             Ok(()) => {
-                let events = std::mem::take(&mut self.refused);
-                self.bury(message, "time_out_of_range", events);
+                let Untimely { late, early } = std::mem::take(&mut self.untimely);
+                for (reason, events) in [(REASON_LATE, late), (REASON_EARLY, early)] {
+                    if !events.is_empty() {
+                        self.bury(message, reason, events);
+                    }
+                }
             }
             Err(error) => {
                 tracing::debug!(error = %error, source = ?message.source, offset = message.offset, "a message was refused");
@@ -348,7 +355,7 @@ fn fold_batch(
     partition: &mut Partition,
     message: &Message<'_>,
     events: &mut Vec<RequestEvent>,
-    refused: &mut Vec<u32>,
+    untimely: &mut Untimely,
 ) -> Result<(), DecodeError> {
     events.clear();
     let decoded = registry
@@ -356,7 +363,7 @@ fn fold_batch(
         .and_then(|(plan, body)| decode_batch(plan, body, events));
     match decoded {
         Ok(head) => {
-            partition.fold_batch(&head, events, message.append_ms, refused);
+            partition.fold_batch(&head, events, message.append_ms, untimely);
             Ok(())
         }
         Err(error) => {
@@ -371,7 +378,7 @@ fn fold_sample(
     partition: &mut Partition,
     message: &Message<'_>,
     gpus: &mut Vec<GpuReading>,
-    refused: &mut Vec<u32>,
+    untimely: &mut Untimely,
 ) -> Result<(), DecodeError> {
     gpus.clear();
     let decoded = registry
@@ -379,8 +386,10 @@ fn fold_sample(
         .and_then(|(plan, body)| decode_sample(plan, body, gpus));
     match decoded {
         Ok(sample) => {
-            if !partition.fold_sample(&sample, gpus, message.append_ms) {
-                refused.push(0);
+            match partition.fold_sample(&sample, gpus, message.append_ms) {
+                Timeliness::Accepted => {}
+                Timeliness::Late => untimely.late.push(0),
+                Timeliness::Early => untimely.early.push(0),
             }
             Ok(())
         }
