@@ -27,6 +27,9 @@ const MAX_INSERTS: usize = 16;
 /// The engine refuses deeply nested queries by the stack that is left; a server's threads have 8 MiB.
 const THREAD_STACK_BYTES: usize = 8 << 20;
 
+/// A packed or larger body is unpacked and looked at away from the network's threads.
+const PLANNED_AT_ONCE_BYTES: u64 = 64 << 10;
+
 /// Begins the `log_comment` of every read, by which the engine finds the one to cancel.
 const READ_MARK: &str = "modelmeter-read:";
 
@@ -148,9 +151,14 @@ impl Dispatcher {
         ticket: Ticket,
     ) -> Result<(Held, Plan), Exception> {
         let folder = self.folder.clone();
-        let mut plan = tokio::task::spawn_blocking(move || Plan::new(request, body, &folder))
-            .await
-            .map_err(|error| Exception::new(code::STD_EXCEPTION, error))??;
+        let mut plan =
+            if body.n_bytes() <= PLANNED_AT_ONCE_BYTES && request.body_encoding.is_empty() {
+                Plan::new(request, body, &folder)?
+            } else {
+                tokio::task::spawn_blocking(move || Plan::new(request, body, &folder))
+                    .await
+                    .map_err(|error| Exception::new(code::STD_EXCEPTION, error))??
+            };
         let mark = plan.is_read().then_some(ticket.mark.as_str());
         let mut lease = Lease::take(self, &mut plan, mark)?;
         let claim = if plan.request.replace_running_query {

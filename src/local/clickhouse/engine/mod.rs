@@ -29,7 +29,9 @@ pub enum EngineError {
         #[source]
         source: libloading::Error,
     },
-    #[error("the ClickHouse engine does not open {0} (its own words are on stderr)")]
+    #[error(
+        "the ClickHouse engine does not open {0}; its own words are above (broken parts: see --accept-broken-parts)"
+    )]
     Connect(PathBuf),
     #[error("the path {0} holds a NUL byte")]
     Path(PathBuf),
