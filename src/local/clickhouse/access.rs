@@ -1,7 +1,8 @@
 //! What a client of the face may do, written as the engine's own configuration: grants and fixed settings.
 //! It refuses, in the engine itself, whatever reads or writes the machine outside the database's directory:
 //! source table functions, foreign table and database engines, dictionaries, named collections, backups.
-//! What the engine does not refuse by a grant is refused by `reach`.
+//! What the engine does not refuse by a grant is refused by `reach`: the embedded engine asks for `TABLE ENGINE` only
+//! where an engine has a source, and for nothing where the scalar function `file` reads.
 
 /// The engine's memory cap: a dashboard's machine has other things to do; a query past it gets error 241.
 pub const MAX_MEMORY_BYTES: u64 = 4 << 30;

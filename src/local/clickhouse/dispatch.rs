@@ -27,6 +27,9 @@ const MAX_INSERTS: usize = 16;
 /// The engine refuses deeply nested queries by the stack that is left; a server's threads have 8 MiB.
 const THREAD_STACK_BYTES: usize = 8 << 20;
 
+/// A packed or larger body is unpacked and looked at away from the network's threads.
+const PLANNED_AT_ONCE_BYTES: u64 = 64 << 10;
+
 /// Begins the `log_comment` of every read, by which the engine finds the one to cancel.
 const READ_MARK: &str = "modelmeter-read:";
 
@@ -75,12 +78,13 @@ impl Dispatcher {
         };
         let (reply, answer) = oneshot::channel();
         let dispatcher = Arc::clone(self);
-        let (mark, is_gone) = (gone.mark.clone(), Arc::clone(&gone.is_gone));
+        let ticket = Ticket {
+            query_id,
+            mark: gone.mark.clone(),
+            is_gone: Arc::clone(&gone.is_gone),
+        };
         self.tasks.spawn(async move {
-            if let Err((reply, error)) = dispatcher
-                .start(request, body, query_id, mark, is_gone, reply)
-                .await
-            {
+            if let Err((reply, error)) = dispatcher.start(request, body, ticket, reply).await {
                 // Nobody waits any more: nobody to tell.
                 drop(reply.send(Err(error)));
             }
@@ -96,16 +100,16 @@ impl Dispatcher {
         result
     }
 
+    /// Runs a query to its end; `Err` gives `reply` back where it did not begin.
     async fn start(
         self: Arc<Self>,
         request: Request,
         body: Spool,
-        query_id: String,
-        mark: String,
-        is_gone: Arc<AtomicBool>,
+        ticket: Ticket,
         reply: ReplySender,
     ) -> Result<(), (ReplySender, Exception)> {
-        let (held, plan) = match self.prepare(request, body, query_id).await {
+        let is_gone = Arc::clone(&ticket.is_gone);
+        let (held, plan) = match self.prepare(request, body, ticket).await {
             Ok(ready) => ready,
             Err(error) => return Err((reply, error)),
         };
@@ -118,11 +122,6 @@ impl Dispatcher {
             .acquire_owned()
             .await
             .expect("the pool is never closed");
-        let plan = if plan.is_insert() {
-            plan
-        } else {
-            marked(plan, mark)
-        };
         let work = move || {
             let sink = Outbox::new(reply, &plan, is_gone);
             held.run(plan, sink);
@@ -149,17 +148,25 @@ impl Dispatcher {
         self: &Arc<Self>,
         request: Request,
         body: Spool,
-        query_id: String,
+        ticket: Ticket,
     ) -> Result<(Held, Plan), Exception> {
         let folder = self.folder.clone();
-        let plan = tokio::task::spawn_blocking(move || Plan::new(request, body, &folder))
-            .await
-            .map_err(|error| Exception::new(code::STD_EXCEPTION, error))??;
-        let mut lease = Lease::take(self, plan.request.session.clone())?;
+        let mut plan =
+            if body.n_bytes() <= PLANNED_AT_ONCE_BYTES && request.body_encoding.is_empty() {
+                Plan::new(request, body, &folder)?
+            } else {
+                tokio::task::spawn_blocking(move || Plan::new(request, body, &folder))
+                    .await
+                    .map_err(|error| Exception::new(code::STD_EXCEPTION, error))??
+            };
+        let mark = plan.is_read().then_some(ticket.mark.as_str());
+        let mut lease = Lease::take(self, &mut plan, mark)?;
         let claim = if plan.request.replace_running_query {
-            self.running.claim_after(&query_id, REPLACE_WAIT).await?
+            self.running
+                .claim_after(&ticket.query_id, REPLACE_WAIT)
+                .await?
         } else {
-            self.running.claim(&query_id)?
+            self.running.claim(&ticket.query_id)?
         };
         let mut turn = None;
         if plan.is_insert() {
@@ -186,12 +193,12 @@ impl Dispatcher {
         }
     }
 
-    /// Inserts carry no mark, so this ends reads alone.
+    /// What writes carries no mark, so this ends reads alone.
     fn kill(&self, comparison: &'static str, mark: &str) {
         let sql =
             format!("KILL QUERY WHERE Settings['log_comment'] {comparison} {{mark:String}} ASYNC");
         let params = [("mark".to_owned(), mark.to_owned())];
-        let killed = match self.engine.connect() {
+        let killed = match self.engine.connect(None) {
             Ok(mut connection) => connection.query(sql.as_bytes(), "Null", &params).map(drop),
             Err(error) => Err(Exception::from_engine(&error.to_string())),
         };
@@ -213,17 +220,12 @@ impl Dispatcher {
     }
 }
 
-/// A read carries its mark, by which it can be cancelled; a client's own `log_comment` goes before.
-fn marked(mut plan: Plan, mark: String) -> Plan {
-    if !plan
-        .request
-        .settings
-        .iter()
-        .any(|(name, _)| name == "log_comment")
-    {
-        plan.request.settings.push(("log_comment".to_owned(), mark));
-    }
-    plan
+/// What tells one query from another.
+struct Ticket {
+    query_id: String,
+    /// A read carries it as its `log_comment`, by which it can be cancelled.
+    mark: String,
+    is_gone: Arc<AtomicBool>,
 }
 
 /// What a query holds while it runs. Fields are dropped from the first: turn, id, connection.
@@ -236,8 +238,8 @@ struct Held {
 impl Held {
     fn run(mut self, plan: Plan, mut sink: Outbox) {
         let is_session = plan.request.session.is_some();
-        // Nobody waits for a read that has not begun. An insert is the writer's word and runs.
-        let result = if sink.is_gone() && !plan.is_insert() {
+        // Nobody waits for a read that has not begun. What writes was asked for and runs.
+        let result = if sink.is_gone() && plan.is_read() {
             Err(Exception::new(
                 code::QUERY_WAS_CANCELLED,
                 "the client is gone",
@@ -261,15 +263,26 @@ struct Lease {
 }
 
 impl Lease {
+    /// A read's connection carries its mark; a session's has its own, so that there it goes on and off with the
+    /// request's settings, where the client has no `log_comment`.
     fn take(
         dispatcher: &Arc<Dispatcher>,
-        session: Option<SessionRequest>,
+        plan: &mut Plan,
+        mark: Option<&str>,
     ) -> Result<Self, Exception> {
-        let connection = match &session {
-            Some(session) => dispatcher.sessions.take(&dispatcher.engine, session)?,
-            None => dispatcher
+        let session = plan.request.session.clone();
+        let connection = match (&session, mark) {
+            (Some(session), mark) => {
+                let settings = &mut plan.request.settings;
+                let is_free = settings.iter().all(|(name, _)| name != "log_comment");
+                if let Some(mark) = mark.filter(|_| is_free) {
+                    settings.push(("log_comment".to_owned(), mark.to_owned()));
+                }
+                dispatcher.sessions.take(&dispatcher.engine, session)?
+            }
+            (None, mark) => dispatcher
                 .engine
-                .connect()
+                .connect(mark)
                 .map_err(|error| Exception::from_engine(&error.to_string()))?,
         };
         Ok(Self {

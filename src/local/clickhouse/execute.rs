@@ -41,7 +41,8 @@ pub fn run(
         Restore::default()
     };
     let verb = plan.statement.verb.clone();
-    let result = prepare(connection, &plan).and_then(|()| perform(connection, plan, sink));
+    let result =
+        prepare(connection, &plan, is_session).and_then(|()| perform(connection, plan, sink));
     restore.apply(connection, &verb);
     result
 }
@@ -110,9 +111,10 @@ pub fn current_database(connection: &mut Connection) -> Result<String, Exception
     Ok(String::from_utf8_lossy(answer.bytes()).into_owned())
 }
 
-fn prepare(connection: &mut Connection, plan: &Plan) -> Result<(), Exception> {
+fn prepare(connection: &mut Connection, plan: &Plan, is_session: bool) -> Result<(), Exception> {
     if let Some(database) = &plan.request.database
-        && database != "default"
+        // A connection of its own begins there.
+        && (is_session || database != "default")
     {
         connection.query(
             format!("USE {}", quoted(database, '`')).as_bytes(),

@@ -32,7 +32,7 @@ mod statement;
 use std::fs::{File, TryLockError};
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,6 +63,10 @@ pub struct ClickhouseArgs {
     /// The address to listen on. There is no password: leave it on loopback.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     pub listen: IpAddr,
+    /// Start although parts of a table are broken (a disk's fault, say): they are set aside in the table's `detached`
+    /// folder, and what they held is lost. Without it the engine does not start on them. Run `modelmeter audit` then.
+    #[arg(long)]
+    pub accept_broken_parts: bool,
 }
 
 /// Why the engine's directory cannot be used.
@@ -94,7 +98,7 @@ pub async fn run(args: ClickhouseArgs, shutdown: CancellationToken) -> anyhow::R
     let address = listener
         .local_addr()
         .context("the listening socket has no address")?;
-    let directory = tokio::task::spawn_blocking(move || Directory::open(&args.dir, &args.parts));
+    let directory = tokio::task::spawn_blocking(move || Directory::open(&args));
     let directory = directory
         .await
         .context("opening the engine was interrupted")??;
@@ -138,13 +142,13 @@ struct Directory {
 }
 
 impl Directory {
-    fn open(dir: &Path, parts: &Path) -> anyhow::Result<Self> {
+    fn open(args: &ClickhouseArgs) -> anyhow::Result<Self> {
         let io = |source| DirectoryError::Io {
-            path: dir.to_owned(),
+            path: args.dir.clone(),
             source,
         };
-        std::fs::create_dir_all(dir).map_err(io)?;
-        let dir = dir.canonicalize().map_err(io)?;
+        std::fs::create_dir_all(&args.dir).map_err(io)?;
+        let dir = args.dir.canonicalize().map_err(io)?;
         let lock = File::create(dir.join("lock")).map_err(io)?;
         match lock.try_lock() {
             Ok(()) => {}
@@ -160,7 +164,21 @@ impl Directory {
         let config = dir.join("config.xml");
         std::fs::write(&config, access::server_config(users_text)).map_err(io)?;
         let folder = SpoolFolder::create(&dir.join("spool")).map_err(io)?;
-        let engine = Engine::open(&parts.join("libchdb.so"), &dir.join("data"), &config)?;
+        let data = dir.join("data");
+        // The engine's own switch. It is there for this start alone.
+        let switch = data.join("flags/force_restore_data");
+        if args.accept_broken_parts {
+            std::fs::create_dir_all(data.join("flags")).map_err(io)?;
+            File::create(&switch).map_err(io)?;
+        }
+        let engine = Engine::open(&args.parts.join("libchdb.so"), &data, &config);
+        match std::fs::remove_file(&switch) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(io(error).into());
+            }
+            _ => {}
+        }
+        let engine = engine?;
         Ok(Self {
             dispatcher: Dispatcher::new(engine, folder),
             lock,

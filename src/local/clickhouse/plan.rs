@@ -117,6 +117,14 @@ impl Plan {
         })
     }
 
+    /// Whether a client that goes away takes the statement with it. What writes goes on, as in a server.
+    pub fn is_read(&self) -> bool {
+        const READS: &[&str] = &[
+            "SELECT", "WITH", "FROM", "SHOW", "EXPLAIN", "DESCRIBE", "DESC", "EXISTS",
+        ];
+        self.statement.kind == StatementKind::Other && READS.contains(&self.statement.verb.as_str())
+    }
+
     pub fn is_insert(&self) -> bool {
         self.statement.kind != StatementKind::Other
     }

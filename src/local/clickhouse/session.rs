@@ -50,7 +50,7 @@ impl Sessions {
             None => {}
         }
         let connection = engine
-            .connect()
+            .connect(None)
             .map_err(|error| Exception::from_engine(&error.to_string()))?;
         by_id.insert(wanted.id.clone(), None);
         Ok(connection)

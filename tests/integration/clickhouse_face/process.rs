@@ -1,5 +1,6 @@
 //! The process: one per directory, clear words when it cannot start, and what ends and kills do.
 
+use std::path::Path;
 use std::time::Instant;
 
 use super::support::{Answer, DEADLINE, Face, command, head, parts};
@@ -103,4 +104,37 @@ fn asked_to_end_it_lets_an_insert_end_first() {
     assert!(status.success(), "{status}");
     drop(face);
     assert_eq!(Face::start(dir.path()).sql("SELECT count() FROM t"), "4\n");
+}
+
+#[test]
+fn broken_parts_keep_it_from_starting_until_accepted() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let face = Face::start(dir.path());
+    let settings = "max_suspicious_broken_parts = 0, max_suspicious_broken_parts_bytes = 0";
+    face.sql(&format!(
+        "CREATE TABLE t (a UInt64) ENGINE = MergeTree ORDER BY a SETTINGS {settings}"
+    ));
+    face.sql("INSERT INTO t VALUES (1)");
+    let part = face.sql("SELECT path FROM system.parts WHERE table = 't' AND active");
+    drop(face);
+    let part = Path::new(part.trim_end());
+    for file in ["columns.txt", "count.txt", "data.bin"] {
+        std::fs::remove_file(part.join(file)).expect("removed");
+    }
+
+    let refused = command(dir.path(), &parts()).output().expect("it starts");
+    let words = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && refused.stdout.is_empty());
+    assert!(
+        words.contains("--accept-broken-parts") && words.contains("broken parts"),
+        "{words}"
+    );
+
+    drop(Face::start_with(dir.path(), &["--accept-broken-parts"]));
+    let face = Face::start(dir.path());
+    assert_eq!(face.sql("SELECT count() FROM t"), "0\n");
+    assert_eq!(
+        face.sql("SELECT count() FROM system.detached_parts WHERE table = 't'"),
+        "1\n"
+    );
 }

@@ -76,7 +76,12 @@ fn sql_does_not_reach_the_machine() {
     let folder = outside.path().to_str().expect("UTF-8");
     for sql in REFUSED {
         let answer = face.post(&[], sql.replace("DIR", folder).as_bytes());
-        assert!(answer.code() != 0, "{sql} gave {}", answer.text());
+        // Denied, or a setting that may not be changed: no other error, such as a slip in this list, will do.
+        assert!(
+            [497, 452].contains(&answer.code()),
+            "{sql} gave {}",
+            answer.text()
+        );
         assert!(!answer.text().contains("root:"), "{sql} read the file");
         let written: Vec<_> = std::fs::read_dir(outside.path()).expect("listed").collect();
         assert!(written.is_empty(), "{sql} wrote {written:?}");
@@ -105,8 +110,6 @@ fn the_words_themselves_are_no_crime() {
         face.sql("SELECT count() FROM t WHERE s LIKE '%file(%' -- file("),
         "2\n"
     );
-    assert_eq!(face.sql("SELECT q.file FROM (SELECT 1 AS filed, 'file' AS f, 2 AS x) AS p, (SELECT 3 AS `a`, 4 AS files) AS q \
-         WHERE 0 = 1 SETTINGS max_threads = 1".replace("q.file ", "q.files ").as_str()), "");
     for engine in [
         "Memory",
         "Null",

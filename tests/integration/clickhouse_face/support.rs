@@ -38,7 +38,12 @@ pub struct Face {
 
 impl Face {
     pub fn start(dir: &Path) -> Self {
+        Self::start_with(dir, &[])
+    }
+
+    pub fn start_with(dir: &Path, flags: &[&str]) -> Self {
         let mut child = command(dir, &parts())
+            .args(flags)
             .stdout(Stdio::piped())
             .spawn()
             .expect("the program starts");

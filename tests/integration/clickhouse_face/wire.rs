@@ -162,6 +162,27 @@ fn nothing_of_a_request_stays_behind() {
     assert_eq!(face.post(&[], b"SELECT * FROM mine").code(), 60);
     session(&[], "USE system");
     assert_eq!(session(&[], "SELECT currentDatabase()").text(), "system\n");
+    let by_request = session(&[("database", "default")], "SELECT currentDatabase()");
+    assert_eq!(by_request.text(), "default\n");
+    assert_eq!(session(&[], "SELECT currentDatabase()").text(), "system\n");
+}
+
+#[test]
+fn a_session_and_a_query_id_have_one_query_at_a_time() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let face = Face::start(dir.path());
+    let endless = "SELECT count() FROM numbers(1000000000000000) WHERE number % 7 = 8";
+    let busy = [("session_id", "s"), ("query_id", "q")];
+    let running = face.send(&(head("POST", &busy, &[], Some(endless.len())) + endless));
+    face.wait_until_running("1000000000000000", 1);
+    let locked = face.post(&[("session_id", "s")], b"SELECT 1");
+    assert_eq!(locked.code(), 373);
+    assert_eq!(face.post(&[("query_id", "q")], b"SELECT 1").code(), 216);
+    drop(running);
+    // It ends because its client has gone, and the id is free then.
+    let replacing = [("query_id", "q"), ("replace_running_query", "1")];
+    assert_eq!(face.post(&replacing, b"SELECT 1").text(), "1\n");
+    assert_eq!(face.post(&[("session_id", "s")], b"SELECT 2").text(), "2\n");
 }
 
 #[test]

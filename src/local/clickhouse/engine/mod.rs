@@ -29,7 +29,9 @@ pub enum EngineError {
         #[source]
         source: libloading::Error,
     },
-    #[error("the ClickHouse engine does not open {0} (its own words are on stderr)")]
+    #[error(
+        "the ClickHouse engine does not open {0}; its own words are above (broken parts: see --accept-broken-parts)"
+    )]
     Connect(PathBuf),
     #[error("the path {0} holds a NUL byte")]
     Path(PathBuf),
@@ -73,11 +75,12 @@ impl Engine {
         })
     }
 
-    /// A session of its own.
+    /// A session of its own. Its queries carry `log_comment`, where one is given: a connection's own argument, which
+    /// costs nothing, where `SET` costs a query.
     ///
     /// # Errors
     /// When the engine is closed or refuses.
-    pub fn connect(&self) -> Result<Connection, EngineError> {
+    pub fn connect(&self, log_comment: Option<&str>) -> Result<Connection, EngineError> {
         // Held while connecting, so that closing cannot boot the engine anew with this connection as its first.
         let keeper = self
             .keeper
@@ -86,7 +89,9 @@ impl Engine {
         if keeper.is_none() {
             return Err(EngineError::Closed);
         }
-        Connection::open(self.api, &self.data, &[])
+        let flag = log_comment.map(|comment| format!("--log_comment={comment}"));
+        let flags: Vec<&str> = flag.as_deref().into_iter().collect();
+        Connection::open(self.api, &self.data, &flags)
     }
 
     /// Shuts the engine down once the sessions still open are closed. Nothing connects any more.
