@@ -271,10 +271,7 @@ mod tests {
     #[test]
     fn secrets_are_not_printed() {
         let option: KafkaOption = "sasl.password=hunter2".parse().expect("key=value");
-        assert_eq!(
-            format!("{option:?} {:?}", args("http://h", None)).contains("hunter2"),
-            false
-        );
+        assert!(!format!("{option:?}").contains("hunter2"));
         assert!(!format!("{:?}", args("http://h", None)).contains("secret"));
     }
 }

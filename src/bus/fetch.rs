@@ -23,13 +23,12 @@ const BATCH: usize = 4096;
 
 /// librdkafka's settings for throughput, each overridable with `-X`. Measured on one core: with small queues the batch
 /// call runs dry between fetches.
-const FETCH_SETTINGS: [(&str, &str); 10] = [
+const FETCH_SETTINGS: [(&str, &str); 9] = [
     ("enable.auto.commit", "false"),
     ("enable.auto.offset.store", "false"),
     // an offset that the log no longer has stops its partition, and is never guessed
     ("auto.offset.reset", "error"),
     ("queued.min.messages", "1000000"),
-    ("queued.max.messages.kbytes", "262144"),
     ("fetch.queue.backoff.ms", "5"),
     ("fetch.wait.max.ms", "50"),
     ("fetch.message.max.bytes", "4194304"),
@@ -83,15 +82,16 @@ pub struct Fetcher {
 }
 
 impl Fetcher {
-    /// Creates the consumer on the calling thread: librdkafka's threads inherit its CPU affinity.
+    /// Creates the consumer, which fetches up to `fetch_ahead_kib` KiB ahead, on the calling thread: librdkafka's threads inherit its CPU affinity.
     ///
     /// # Errors
     /// When a setting is not valid.
-    pub fn new(kafka: &KafkaArgs, group: &str) -> Result<Self, KafkaError> {
+    pub fn new(kafka: &KafkaArgs, group: &str, fetch_ahead_kib: usize) -> Result<Self, KafkaError> {
         let mut config = ClientConfig::new();
         config
             .set("bootstrap.servers", &kafka.bootstrap)
-            .set("group.id", group);
+            .set("group.id", group)
+            .set("queued.max.messages.kbytes", fetch_ahead_kib.to_string());
         for (key, value) in FETCH_SETTINGS {
             config.set(key, value);
         }

@@ -121,12 +121,9 @@ fn poll(
     is_leaving: &AtomicBool,
 ) {
     loop {
-        match consumer.poll(POLL) {
-            Some(Err(error)) => {
-                tracing::warn!(error = %error, "the group's member reports an error")
-            }
-            // paused from the start, so a message is one that was fetched between assign and pause: the workers read it
-            Some(Ok(_)) | None => {}
+        // paused from the start, so a message is one that was fetched between assign and pause: the workers read it
+        if let Some(Err(error)) = consumer.poll(POLL) {
+            tracing::warn!(error = %error, "the group's member reports an error");
         }
         while let Ok(positions) = to_commit.try_recv() {
             if let Err(error) = commit(consumer, topics, &positions) {

@@ -3,7 +3,7 @@
 //! One look-up of (deployment, replica) a message gives both numbers. The table is emptied with every full flush, so
 //! that nothing grows by what was seen once and no rule of eviction is needed.
 
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -220,9 +220,7 @@ impl Drop for Ids {
 
 #[inline]
 fn hash_of<T: Hash + ?Sized>(hasher: &DefaultHashBuilder, value: &T) -> u64 {
-    let mut state = hasher.build_hasher();
-    value.hash(&mut state);
-    state.finish()
+    hasher.hash_one(value)
 }
 
 #[cfg(test)]

@@ -333,7 +333,13 @@ impl Partition {
     }
 
     /// Takes the windows out, with the offsets that they cover. What it returns is stored or the partition is dropped.
+    /// A fine flush that meets a cut is a full one: the range of the table that begins here must not reach back.
     pub fn flush(&mut self, kind: FlushKind) -> Flush {
+        let kind = if self.next == self.next_cut {
+            FlushKind::Full
+        } else {
+            kind
+        };
         let active: TableSet = self
             .tables
             .iter()
@@ -481,3 +487,7 @@ fn named(facts: Vec<(Arc<str>, Facts, Seen)>) -> Vec<DeploymentRow> {
         .map(|(id, facts, seen)| DeploymentRow { id, facts, seen })
         .collect()
 }
+
+#[cfg(test)]
+#[path = "partition_tests.rs"]
+mod tests;

@@ -7,125 +7,16 @@
 //! Sources: Masson, Rim, Lee, "DDSketch: a fast and fully-mergeable quantile sketch with relative-error guarantees",
 //! VLDB 2019; the byte layout is that of ClickHouse's `DDSketch.h` and its stores, stable since 24.1.
 
-use std::sync::LazyLock;
+mod bins;
+mod keys;
+mod state;
 
-/// (1 + α) / (1 − α) with α = 1 %. The bits are those that ClickHouse writes and compares on a merge.
-pub const GAMMA: f64 = f64::from_bits(0x3FF0_52BF_5A81_4AFD);
+use bins::Bins;
+pub use keys::{GAMMA, Key, KeyTable, key_table, value_of};
 
 /// Keys that a sketch keeps unsorted before it folds them into bins. With the count and the pointer to the bins, a
 /// sketch is one cache line, and a window that few requests met needs no allocation at all.
 const FEW: usize = 27;
-
-/// Bins grow by whole cache lines of `u16`.
-const BIN_STEP: u16 = 32;
-
-/// Up to this span (a factor of 160 between the fastest and the slowest) bins are simply widened. Beyond it only once
-/// the bins hold `EVENTS_PER_BIN` a bin, so that one outlier does not cost a kilobyte.
-const NARROW_SPAN: usize = 256;
-const EVENTS_PER_BIN: u64 = 4;
-
-/// The slice of the key table that a value falls into: its exponent and the six bits behind its leading one. A slice
-/// is at most 1.6 % wide and a bin 2 %, so that a slice has at most one threshold inside.
-const MANTISSA_BITS: u32 = 6;
-const SLICES: usize = 64 << MANTISSA_BITS;
-
-/// A bin's number: floor(ln v / ln γ). At most 2,204 for a `u64`.
-pub type Key = u16;
-
-#[derive(Clone, Copy)]
-struct Slice {
-    /// From this value up, within the slice, the key is one higher.
-    threshold: u64,
-    key: Key,
-}
-
-/// Value to key without a logarithm, exact for every integer below 2^53.
-pub struct KeyTable {
-    slices: Box<[Slice; SLICES]>,
-}
-
-static KEY_TABLE: LazyLock<KeyTable> = LazyLock::new(KeyTable::new);
-
-/// The one key table. A hot loop takes it once, outside.
-pub fn key_table() -> &'static KeyTable {
-    &KEY_TABLE
-}
-
-fn key_by_logarithm(value: u64) -> Key {
-    ((value as f64).ln() / GAMMA.ln()).floor() as Key
-}
-
-impl KeyTable {
-    fn new() -> Self {
-        let mut slices = vec![
-            Slice {
-                threshold: u64::MAX,
-                key: 0
-            };
-            SLICES
-        ];
-        for exponent in 0..64_u32 {
-            for mantissa in 0..1_u64 << MANTISSA_BITS {
-                let lowest = slice_value(exponent, mantissa);
-                let key = key_by_logarithm(lowest);
-                slices[(exponent as usize) << MANTISSA_BITS | mantissa as usize] = Slice {
-                    threshold: threshold_above(key),
-                    key,
-                };
-            }
-        }
-        let slices: Box<[Slice]> = slices.into_boxed_slice();
-        Self {
-            slices: slices
-                .try_into()
-                .unwrap_or_else(|_| unreachable!("the vector has SLICES entries")),
-        }
-    }
-
-    /// The key of a duration in microseconds; 0 counts as 1.
-    #[inline]
-    pub fn key(&self, value_us: u64) -> Key {
-        let value = value_us | u64::from(value_us == 0);
-        let exponent = 63 - value.leading_zeros();
-        // the leading one is shifted out, the six bits behind it stay
-        let mantissa = (value << (63 - exponent) << 1) >> (64 - MANTISSA_BITS);
-        let slice =
-            &self.slices[((exponent as usize) << MANTISSA_BITS | mantissa as usize) & (SLICES - 1)];
-        slice.key + Key::from(value >= slice.threshold)
-    }
-}
-
-/// The lowest integer of a slice.
-fn slice_value(exponent: u32, mantissa: u64) -> u64 {
-    let one = 1_u64 << exponent;
-    if exponent >= MANTISSA_BITS {
-        one | mantissa << (exponent - MANTISSA_BITS)
-    } else {
-        one | mantissa >> (MANTISSA_BITS - exponent)
-    }
-}
-
-/// The lowest integer whose key is above `key`.
-fn threshold_above(key: Key) -> u64 {
-    let guess = GAMMA.powi(i32::from(key) + 1);
-    if guess >= (1_u64 << 53) as f64 {
-        // beyond 2^53 an f64 no longer tells neighbours apart; a saturating cast ends at u64::MAX
-        return guess as u64;
-    }
-    let mut threshold = guess as u64;
-    while threshold > 1 && key_by_logarithm(threshold - 1) > key {
-        threshold -= 1;
-    }
-    while key_by_logarithm(threshold) <= key {
-        threshold += 1;
-    }
-    threshold
-}
-
-/// The value that a bin stands for: at most 1 % from everything in it.
-pub fn value_of(key: Key) -> f64 {
-    GAMMA.powi(i32::from(key)) * 1.01
-}
 
 /// A mergeable histogram of durations. 64 bytes while it holds few values.
 pub struct Sketch {
@@ -133,16 +24,6 @@ pub struct Sketch {
     n_few: u16,
     few: [Key; FEW],
     bins: Option<Box<Bins>>,
-}
-
-/// Counts by key over one contiguous span, and what does not fit there.
-#[derive(Default)]
-struct Bins {
-    first_key: Key,
-    counts: Vec<u16>,
-    /// Sorted by key: far outliers, and what overflowed a `u16`.
-    spilled: Vec<(Key, u64)>,
-    total: u64,
 }
 
 impl Default for Sketch {
@@ -185,11 +66,7 @@ impl Sketch {
 
     /// Bytes behind the struct itself.
     pub fn heap_bytes(&self) -> usize {
-        self.bins.as_ref().map_or(0, |bins| {
-            size_of::<Bins>()
-                + bins.counts.capacity() * size_of::<u16>()
-                + bins.spilled.capacity() * size_of::<(Key, u64)>()
-        })
+        self.bins.as_ref().map_or(0, |bins| bins.bytes())
     }
 
     /// Adds everything that `other` holds. Any order and grouping of merges gives the same counts. Returns by how many
@@ -237,21 +114,15 @@ impl Sketch {
 
     /// Appends the state as ClickHouse's `quantilesDD(0.01, …)` has it.
     pub fn encode_state(&mut self, out: &mut Vec<u8>) {
-        out.push(FLAG_INDEX_MAPPING);
-        out.extend_from_slice(&GAMMA.to_le_bytes());
-        out.extend_from_slice(&0_f64.to_le_bytes());
-        out.push(FLAG_POSITIVE_STORE);
+        state::begin(out);
         if self.bins.is_some() {
             self.fold_few();
         }
         match &self.bins {
-            None => encode_few(&mut self.few[..usize::from(self.n_few)], out),
+            None => state::encode_few(&mut self.few[..usize::from(self.n_few)], out),
             Some(bins) => bins.encode(out),
         }
-        out.push(FLAG_NEGATIVE_STORE);
-        out.extend_from_slice(&EMPTY_STORE);
-        out.push(FLAG_ZERO_COUNT);
-        out.extend_from_slice(&0_f64.to_le_bytes());
+        state::end(out);
     }
 
     /// The value at `quantile` (0 to 1) of what was recorded; `None` without values. For tests and small tools: people
@@ -278,196 +149,9 @@ impl Sketch {
     }
 }
 
-impl Bins {
-    /// Lowest and highest key of the contiguous span.
-    fn span(&self) -> Option<(Key, Key)> {
-        let n = Key::try_from(self.counts.len()).unwrap_or(Key::MAX);
-        (n > 0).then(|| (self.first_key, self.first_key + (n - 1)))
-    }
-
-    /// The counts of the contiguous span that are not zero, by ascending key.
-    fn dense(&self) -> impl Iterator<Item = (Key, u64)> + '_ {
-        (self.first_key..)
-            .zip(&self.counts)
-            .filter(|(_, count)| **count > 0)
-            .map(|(key, &count)| (key, u64::from(count)))
-    }
-
-    /// Widens the span to hold `low..=high`, unless that would be mostly empty.
-    fn make_room(&mut self, low: Key, high: Key) {
-        let (first, last) = match self.span() {
-            Some((first, last)) if first <= low && high <= last => return,
-            Some((first, last)) => (first.min(low), last.max(high)),
-            None => (low, high),
-        };
-        let first = first / BIN_STEP * BIN_STEP;
-        let n = usize::from((last / BIN_STEP + 1) * BIN_STEP - first);
-        if n > NARROW_SPAN && self.total < EVENTS_PER_BIN * n as u64 {
-            // what is near the present span is still worth a widening; the rest goes to `spilled`
-            return self.make_room_nearby(low, high);
-        }
-        self.widen(first, n);
-    }
-
-    fn make_room_nearby(&mut self, low: Key, high: Key) {
-        let Some((first, last)) = self.span() else {
-            // the first values are already wide apart: start from the lower end
-            let first = low / BIN_STEP * BIN_STEP;
-            return self.widen(first, usize::from(BIN_STEP));
-        };
-        let step_below = (first - first.min(BIN_STEP)) / BIN_STEP * BIN_STEP;
-        let step_above = last + BIN_STEP;
-        let new_first = if low < first && low >= step_below {
-            step_below
-        } else {
-            first
-        };
-        let new_last = if high > last && high <= step_above {
-            step_above
-        } else {
-            last
-        };
-        let n = usize::from(new_last - new_first) + 1;
-        if n <= NARROW_SPAN {
-            self.widen(new_first, n);
-        }
-    }
-
-    fn widen(&mut self, first: Key, n: usize) {
-        if n == self.counts.len() {
-            return;
-        }
-        let mut counts = vec![0; n];
-        if !self.counts.is_empty() {
-            let shift = usize::from(self.first_key - first);
-            counts[shift..shift + self.counts.len()].copy_from_slice(&self.counts);
-        }
-        self.first_key = first;
-        self.counts = counts;
-        // what lay outside before may lie inside now; leaving it would only cost space, not correctness
-        let spilled = std::mem::take(&mut self.spilled);
-        for (key, count) in spilled {
-            self.total -= count;
-            self.add(key, count);
-        }
-    }
-
-    #[inline]
-    fn add_one(&mut self, key: Key) {
-        let index = usize::from(key.wrapping_sub(self.first_key));
-        if let Some(bin) = self.counts.get_mut(index)
-            && let Some(sum) = bin.checked_add(1)
-        {
-            *bin = sum;
-            self.total += 1;
-        } else {
-            self.add(key, 1);
-        }
-    }
-
-    fn add(&mut self, key: Key, count: u64) {
-        self.total += count;
-        let index = usize::from(key.wrapping_sub(self.first_key));
-        if let Some(bin) = self.counts.get_mut(index)
-            && let Some(sum) = u16::try_from(count)
-                .ok()
-                .and_then(|count| bin.checked_add(count))
-        {
-            *bin = sum;
-            return;
-        }
-        match self.spilled.binary_search_by_key(&key, |&(key, _)| key) {
-            Ok(at) => self.spilled[at].1 += count,
-            Err(at) => self.spilled.insert(at, (key, count)),
-        }
-    }
-
-    /// The store in whichever of ClickHouse's two forms is shorter.
-    fn encode(&self, out: &mut Vec<u8>) {
-        let mut pairs: Vec<(Key, u64)> = Vec::with_capacity(64);
-        let mut spilled = self.spilled.iter().copied().peekable();
-        for (key, mut count) in self.dense() {
-            while let Some(pair) = spilled.next_if(|&(other, _)| other < key) {
-                pairs.push(pair);
-            }
-            if let Some((_, more)) = spilled.next_if(|&(other, _)| other == key) {
-                count += more;
-            }
-            pairs.push((key, count));
-        }
-        pairs.extend(spilled);
-        let (Some(&(first, _)), Some(&(last, _))) = (pairs.first(), pairs.last()) else {
-            return out.extend_from_slice(&EMPTY_STORE);
-        };
-        let span = usize::from(last - first) + 1;
-        if span * 8 <= pairs.len() * 9 {
-            encode_dense(first, span, &pairs, out);
-        } else {
-            encode_sparse(&pairs, out);
-        }
-    }
-}
-
-// The bytes of ClickHouse's state.
-const FLAG_POSITIVE_STORE: u8 = 1;
-const FLAG_INDEX_MAPPING: u8 = 2;
-const FLAG_NEGATIVE_STORE: u8 = 3;
-const FLAG_ZERO_COUNT: u8 = 4;
-const STORE_SPARSE: u8 = 0x04;
-const STORE_DENSE: u8 = 0x0C;
-const EMPTY_STORE: [u8; 2] = [STORE_SPARSE, 0];
-
-fn encode_few(few: &mut [Key], out: &mut Vec<u8>) {
-    few.sort_unstable();
-    out.push(STORE_SPARSE);
-    let runs = few.chunk_by(|a, b| a == b);
-    put_varint(runs.clone().count() as u64, out);
-    let mut previous = 0;
-    for run in runs {
-        put_zigzag(i64::from(run[0]) - previous, out);
-        previous = i64::from(run[0]);
-        out.extend_from_slice(&(run.len() as f64).to_le_bytes());
-    }
-}
-
-fn encode_sparse(pairs: &[(Key, u64)], out: &mut Vec<u8>) {
-    out.push(STORE_SPARSE);
-    put_varint(pairs.len() as u64, out);
-    let mut previous = 0;
-    for &(key, count) in pairs {
-        put_zigzag(i64::from(key) - previous, out);
-        previous = i64::from(key);
-        out.extend_from_slice(&(count as f64).to_le_bytes());
-    }
-}
-
-fn encode_dense(first: Key, span: usize, pairs: &[(Key, u64)], out: &mut Vec<u8>) {
-    out.push(STORE_DENSE);
-    put_varint(span as u64, out);
-    put_zigzag(i64::from(first), out);
-    put_zigzag(1, out);
-    let start = out.len();
-    out.resize(start + span * 8, 0);
-    for &(key, count) in pairs {
-        let at = start + usize::from(key - first) * 8;
-        out[at..at + 8].copy_from_slice(&(count as f64).to_le_bytes());
-    }
-}
-
-fn put_varint(mut value: u64, out: &mut Vec<u8>) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-fn put_zigzag(value: i64, out: &mut Vec<u8>) {
-    put_varint(((value << 1) ^ (value >> 63)) as u64, out);
-}
-
 #[cfg(test)]
 mod tests {
+    use super::keys::{key_by_logarithm, threshold_above};
     use super::*;
     use proptest::prelude::*;
 

@@ -5,6 +5,7 @@
 mod java;
 mod storage;
 
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -32,7 +33,7 @@ pub struct BrokerArgs {
     pub parts: PartsArgs,
     /// The Java to run the broker with; without it the `java` on the path.
     #[arg(long, env = "JAVA_HOME", value_name = "DIR")]
-    pub java_home: Option<PathBuf>,
+    pub java_home: Option<OsString>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -72,7 +73,9 @@ const STOP_PATIENCE: Duration = Duration::from_secs(15);
 /// When it cannot be started, or ends by itself.
 pub async fn run(args: BrokerArgs, shutdown: CancellationToken) -> anyhow::Result<()> {
     let class_path = args.parts.kafka_class_path()?;
-    let java = Java::find(args.java_home.as_deref()).await?;
+    // Set and empty is not set, for a variable that other programs share.
+    let java_home = args.java_home.as_deref().filter(|home| !home.is_empty());
+    let java = Java::find(java_home.map(Path::new)).await?;
     let storage = Storage::open(&args.dir)?;
     let lock = lock_folder(&args.dir).await?;
     let spawner = Spawner::start()?;

@@ -6,11 +6,16 @@
 //!                                    └── writer ──guarded insert, ledger──► ClickHouse
 //! ```
 //!
-//! [`worker`]s decode and fold on threads of their own and share nothing. The [`conductor`] is the one task that
-//! decides: it answers the group, asks for flushes and hands them to the one [`writer`]. [`status`] is what all of them
-//! say of themselves, [`http`] where it is asked.
+//! [`worker`]s read on threads of their own and share nothing; their [`intake`] decodes and folds. The [`conductor`] is
+//! the one task that decides: it answers the group and asks for flushes; its [`engine`] carries that out, with the one
+//! [`writer`]. [`status`] is what all of them
+//! say of themselves, [`http`] where it is asked; [`cores`] is where a worker runs.
+pub mod backoff;
 pub mod conductor;
+pub mod cores;
+pub mod engine;
 pub mod http;
+pub mod intake;
 pub mod status;
 pub mod worker;
 pub mod writer;

@@ -6,10 +6,11 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::backoff::Backoff;
 use super::status::{InsertResult, Status};
 use super::worker::EncodedFlush;
 use crate::clock;
@@ -20,17 +21,9 @@ use crate::core::recovery::Recovery;
 use crate::core::table::{Stream, Table};
 use crate::store::columns::columns;
 use crate::store::insert::{Expected, Insert, InsertError, Pins, send};
-use crate::store::ledger;
 use crate::store::native::{Chunk, encode_block};
 use crate::store::rows::{EncodedDelta, encode_heartbeat};
-
-/// While another writer holds the table: its insert takes tens of milliseconds.
-const BUSY_WAIT_MS: (u64, u64) = (5, 50);
-
-/// Between tries of an insert or a read that failed: from the first, doubling, to the last. ClickHouse restarts in
-/// seconds; a tenth of a second does not hurt one that is up, five seconds do not hurt one that is down.
-const FIRST_RETRY: Duration = Duration::from_millis(100);
-const LAST_RETRY: Duration = Duration::from_secs(5);
+use crate::store::{deployments, ledger};
 
 const US_PER_DAY: i64 = 86_400_000_000;
 
@@ -109,7 +102,7 @@ impl Writer {
         if !pins.missing.is_empty() {
             tracing::info!(missing = ?pins.missing, "this server lacks some of the settings that inserts pin");
         }
-        let backoff = Backoff::new();
+        let backoff = Backoff::seeded();
         Ok(Self {
             address,
             client,
@@ -434,7 +427,7 @@ impl Writer {
 
     /// Idempotent, so that it needs no ledger.
     async fn tell_deployments(&mut self, rows: &[DeploymentRow]) {
-        while let Err(error) = insert_deployments(&self.client, rows).await {
+        while let Err(error) = deployments::insert(&self.client, rows).await {
             self.blocked(format!("deployments: {error}")).await;
         }
     }
@@ -472,84 +465,5 @@ fn head_after(share: &Share, ingested: i64, now: &HashMap<i32, Ledger>) -> Head 
         epoch: now
             .get(&share.source.partition)
             .map_or(-1, |ledger| ledger.epoch),
-    }
-}
-
-#[derive(clickhouse::Row, serde::Serialize)]
-struct DeploymentRecord<'a> {
-    deployment_id: &'a str,
-    deployment_name: &'a str,
-    model_id: &'a str,
-    model_name: &'a str,
-    environment: &'a str,
-    kind: &'a str,
-    instance_type: &'a str,
-    first_seen: u32,
-    last_seen: u32,
-}
-
-async fn insert_deployments(
-    client: &clickhouse::Client,
-    rows: &[DeploymentRow],
-) -> Result<(), clickhouse::error::Error> {
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let mut insert = client.insert::<DeploymentRecord<'_>>("deployments").await?;
-    for row in rows {
-        let record = DeploymentRecord {
-            deployment_id: &row.id,
-            deployment_name: &row.facts.deployment_name,
-            model_id: &row.facts.model_id,
-            model_name: &row.facts.model_name,
-            environment: &row.facts.environment,
-            kind: row.facts.kind,
-            instance_type: &row.facts.instance_type,
-            first_seen: row.seen.first,
-            last_seen: row.seen.last,
-        };
-        insert.write(&record).await?;
-    }
-    insert.end().await
-}
-
-/// Waits between tries, longer each time, never in step with another process.
-struct Backoff {
-    next: Duration,
-    random: u64,
-}
-
-impl Backoff {
-    fn new() -> Self {
-        Self {
-            next: FIRST_RETRY,
-            random: clock::now_us().cast_unsigned() | 1,
-        }
-    }
-
-    /// A number below `n`, from xorshift: spreading retries needs no better one.
-    fn below(&mut self, n: u64) -> u64 {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        self.random % n.max(1)
-    }
-
-    async fn wait(&mut self) {
-        let half = self.next / 2;
-        let jitter = self.below(u64::try_from(half.as_millis()).unwrap_or(1));
-        tokio::time::sleep(half + Duration::from_millis(jitter)).await;
-        self.next = (self.next * 2).min(LAST_RETRY);
-    }
-
-    async fn wait_for_busy(&mut self) {
-        let (least, most) = BUSY_WAIT_MS;
-        let ms = least + self.below(most - least + 1);
-        tokio::time::sleep(Duration::from_millis(ms)).await;
-    }
-
-    /// True when there had been failures.
-    fn reset(&mut self) -> bool {
-        std::mem::replace(&mut self.next, FIRST_RETRY) != FIRST_RETRY
     }
 }

@@ -30,10 +30,10 @@ pub async fn read(
         .map(|partition| partition.cast_unsigned())
         .collect();
     let name = table.name();
-    // the newest part of a partition has the highest `to`; its epoch is the one that Kafka is asked about
+    // leader epochs only grow, so that the highest is the one at `to`
     let statement = format!(
         "SELECT kafka_partition, min(s.ledger_from) AS ledger_from, max(s.ledger_to) AS ledger_to, \
-         argMax(s.ledger_epoch, s.ledger_to) AS ledger_epoch, max(s.ingested) AS ingested FROM {name} AS s \
+         max(s.ledger_epoch) AS ledger_epoch, max(s.ingested) AS ingested FROM {name} AS s \
          WHERE s.deployment_id = '' AND s.ledger = ? AND s.kafka_partition IN ? GROUP BY kafka_partition"
     );
     let records = client

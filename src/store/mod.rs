@@ -1,9 +1,11 @@
 //! ClickHouse: its tables, the one insert that exactness rests on, and what is read back.
 //!
 //! [`migrate`] makes the tables; [`columns`] names their columns, [`rows`] and [`native`] make a block of a flush,
-//! [`insert`] sends it behind its guard, [`ledger`] reads what really is there, [`audit`] checks it all.
+//! [`insert`] sends it behind its guard, [`ledger`] reads what really is there, [`audit`] checks it all. [`deployments`] is the one
+//! table without a ledger.
 pub mod audit;
 pub mod columns;
+pub mod deployments;
 pub mod insert;
 pub mod ledger;
 pub mod migrate;

@@ -5,5 +5,5 @@ mod clients;
 mod guarded;
 mod process;
 mod refused;
-mod wire;
 mod support;
+mod wire;

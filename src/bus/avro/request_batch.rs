@@ -116,19 +116,28 @@ pub(super) fn head<'a>(slots: &Slots, body: &'a [u8]) -> Result<BatchHead<'a>, D
 
 fn id<'a>(slot: u64, body: &'a [u8], field: &'static str) -> Result<&'a str, DecodeError> {
     let bytes = Place::bytes(slot, body);
-    if bytes.is_empty() || bytes.len() > MAX_ID_BYTES || !bytes.chunks(16).all(are_id_bytes) {
+    if bytes.is_empty() || bytes.len() > MAX_ID_BYTES || !are_id_bytes(bytes) {
         return Err(DecodeError::BadId { field });
     }
     Place::text(slot, body, field)
 }
 
-/// Sixteen at a time, without a branch a byte: with one event a message, two ids are a good part
-/// of the work, and this compiles to a handful of vector instructions.
+/// Sixteen at a time: with one event a message, two ids are a good part of the work. The last
+/// sixteen may overlap those before, so that only short ids are copied.
 #[inline(always)]
-fn are_id_bytes(chunk: &[u8]) -> bool {
-    let mut padded = [b'0'; 16];
-    padded[..chunk.len()].copy_from_slice(chunk);
-    padded
+fn are_id_bytes(bytes: &[u8]) -> bool {
+    let Some(last) = bytes.last_chunk::<16>() else {
+        let mut padded = [b'0'; 16];
+        padded[..bytes.len()].copy_from_slice(bytes);
+        return are_sixteen_id_bytes(&padded);
+    };
+    bytes.as_chunks::<16>().0.iter().all(are_sixteen_id_bytes) && are_sixteen_id_bytes(last)
+}
+
+/// Without a branch a byte, which compiles to a handful of vector instructions.
+#[inline(always)]
+fn are_sixteen_id_bytes(bytes: &[u8; 16]) -> bool {
+    bytes
         .iter()
         .map(|&byte| {
             let letter = (byte | 0x20).wrapping_sub(b'a') < 26;
@@ -237,10 +246,15 @@ mod tests {
     fn exactly_the_bytes_of_ids_are_let_through() {
         for byte in 0..=u8::MAX {
             let expected = byte.is_ascii_alphanumeric() || b"._:-".contains(&byte);
-            assert_eq!(are_id_bytes(&[byte]), expected, "{byte:#x}");
-            let mut sixteen = [b'a'; 16];
-            sixteen[15] = byte;
-            assert_eq!(are_id_bytes(&sixteen), expected, "{byte:#x}");
+            for (length, at) in [(1, 0), (15, 14), (16, 15), (17, 0), (17, 16), (40, 33)] {
+                let mut bytes = vec![b'a'; length];
+                bytes[at] = byte;
+                assert_eq!(
+                    are_id_bytes(&bytes),
+                    expected,
+                    "{byte:#x} at {at} of {length}"
+                );
+            }
         }
     }
 }

@@ -1,13 +1,13 @@
 //! What a client of the face may do, written as the engine's own configuration: grants and fixed settings.
 //! It refuses, in the engine itself, whatever reads or writes the machine outside the database's directory:
 //! source table functions, foreign table and database engines, dictionaries, named collections, backups.
-//! What the engine cannot refuse by a grant is refused by `statement::refuse_machine_access`.
+//! What the engine does not refuse by a grant is refused by `reach`.
 
 /// The engine's memory cap: a dashboard's machine has other things to do; a query past it gets error 241.
 pub const MAX_MEMORY_BYTES: u64 = 4 << 30;
 
-/// Engines that keep their data in the database's directory or in memory.
-const TABLE_ENGINES: &[&str] = &[
+/// Engines that keep their data in the database's directory or in memory: the only ones that can be named.
+pub const TABLE_ENGINES: &[&str] = &[
     "MergeTree",
     "AggregatingMergeTree",
     "SummingMergeTree",
@@ -48,6 +48,7 @@ const FIXED_SETTINGS: &[&str] = &[
     "additional_table_filters",
     "additional_result_filter",
     "parallel_replicas_custom_key",
+    "allow_experimental_eval_table_function",
     "merge_tree_disk",
     "merge_tree_table_disk",
     "merge_tree_storage_policy",

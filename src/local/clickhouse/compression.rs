@@ -68,10 +68,14 @@ impl Encoding {
         packed: Box<dyn Read + Send + 'r>,
     ) -> io::Result<Box<dyn Read + Send + 'r>> {
         Ok(match self {
-            Self::Lz4 => Box::new(ToTheEnd(lz4_flex::frame::FrameDecoder::new(BufReader::new(packed)))),
+            Self::Lz4 => Box::new(ToTheEnd(lz4_flex::frame::FrameDecoder::new(
+                BufReader::new(packed),
+            ))),
             Self::Zstd => Box::new(zstd::stream::read::Decoder::new(packed)?),
             Self::Gzip => Box::new(flate2::read::MultiGzDecoder::new(packed)),
-            Self::Deflate => Box::new(ToTheEnd(flate2::bufread::ZlibDecoder::new(BufReader::new(packed)))),
+            Self::Deflate => Box::new(ToTheEnd(flate2::bufread::ZlibDecoder::new(BufReader::new(
+                packed,
+            )))),
             Self::Blocks => Box::new(BlockReader {
                 packed,
                 block: io::Cursor::default(),

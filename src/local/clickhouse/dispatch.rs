@@ -7,13 +7,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use bytes::Bytes;
-use tokio::sync::{OwnedMutexGuard, Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedMutexGuard, Semaphore, oneshot};
 use tokio_util::task::TaskTracker;
 
-use super::engine::{Connection, Counts, Engine};
+use super::engine::{Connection, Engine};
 use super::exception::{Exception, code};
-use super::execute::{self, Sink};
+use super::execute;
+use super::outbox::{Outbox, Reply, ReplySender};
 use super::plan::Plan;
 use super::request::{Request, SessionRequest};
 use super::running::{Claim, REPLACE_WAIT, Running};
@@ -26,10 +26,9 @@ const MAX_READS: usize = 24;
 const MAX_INSERTS: usize = 16;
 /// The engine refuses deeply nested queries by the stack that is left; a server's threads have 8 MiB.
 const THREAD_STACK_BYTES: usize = 8 << 20;
-/// An answer up to this is held back until the query has ended, so that an error has a status of its own.
-const HELD_BACK_BYTES: usize = 4 << 20;
-/// Blocks between the engine and the socket of a long answer, each some 100 KiB; a slow client stops the engine here.
-const BLOCKS_IN_FLIGHT: usize = 4;
+
+/// Begins the `log_comment` of every read, by which the engine finds the one to cancel.
+const READ_MARK: &str = "modelmeter-read:";
 
 /// Everything that queries share.
 pub struct Dispatcher {
@@ -42,17 +41,6 @@ pub struct Dispatcher {
     /// Queries under way, whether or not a client still waits.
     tasks: TaskTracker,
     serial: AtomicU64,
-}
-
-/// The beginning of an answer, or all of it.
-#[derive(Debug)]
-pub struct Reply {
-    pub head: Vec<u8>,
-    /// The rest, where the answer was too large to be held back.
-    pub rest: Option<mpsc::Receiver<Result<Bytes, Exception>>>,
-    pub counts: Counts,
-    /// The format of the answer; `None` for an insert.
-    pub format: Option<String>,
 }
 
 impl Dispatcher {
@@ -82,10 +70,7 @@ impl Dispatcher {
     ) -> Result<Reply, Exception> {
         let gone = Abandon {
             dispatcher: Arc::clone(self),
-            mark: format!(
-                "modelmeter-read:{}",
-                self.serial.fetch_add(1, Ordering::Relaxed)
-            ),
+            mark: format!("{READ_MARK}{}", self.serial.fetch_add(1, Ordering::Relaxed)),
             is_gone: Arc::default(),
         };
         let (reply, answer) = oneshot::channel();
@@ -191,6 +176,30 @@ impl Dispatcher {
         Ok((held, plan))
     }
 
+    /// Ends every read under way; its client is told.
+    pub async fn cancel_reads(self: &Arc<Self>) {
+        let dispatcher = Arc::clone(self);
+        let cancelled =
+            tokio::task::spawn_blocking(move || dispatcher.kill("LIKE", &format!("{READ_MARK}%")));
+        if let Err(error) = cancelled.await {
+            tracing::warn!(%error, "reads could not be cancelled");
+        }
+    }
+
+    /// Inserts carry no mark, so this ends reads alone.
+    fn kill(&self, comparison: &'static str, mark: &str) {
+        let sql =
+            format!("KILL QUERY WHERE Settings['log_comment'] {comparison} {{mark:String}} ASYNC");
+        let params = [("mark".to_owned(), mark.to_owned())];
+        let killed = match self.engine.connect() {
+            Ok(mut connection) => connection.query(sql.as_bytes(), "Null", &params).map(drop),
+            Err(error) => Err(Exception::from_engine(&error.to_string())),
+        };
+        if let Err(error) = killed {
+            tracing::warn!(%error, "a read could not be cancelled");
+        }
+    }
+
     /// Waits for the queries under way.
     pub async fn drain(&self) {
         self.tasks.close();
@@ -203,8 +212,6 @@ impl Dispatcher {
         self.engine.close();
     }
 }
-
-type ReplySender = oneshot::Sender<Result<Reply, Exception>>;
 
 /// A read carries its mark, by which it can be cancelled; a client's own `log_comment` goes before.
 fn marked(mut plan: Plan, mark: String) -> Plan {
@@ -306,89 +313,8 @@ impl Drop for Abandon {
         }
         self.is_gone.store(true, Ordering::Release);
         let (dispatcher, mark) = (Arc::clone(&self.dispatcher), std::mem::take(&mut self.mark));
-        self.dispatcher.tasks.spawn_blocking(move || {
-            // Inserts carry no mark, so this ends reads alone.
-            let sql = b"KILL QUERY WHERE Settings['log_comment'] = {mark:String} ASYNC";
-            if let Ok(mut connection) = dispatcher.engine.connect() {
-                drop(connection.query(sql, "Null", &[("mark".to_owned(), mark)]));
-            }
-        });
-    }
-}
-
-/// Holds an answer back, then passes it on block by block.
-struct Outbox {
-    reply: Option<ReplySender>,
-    held_back: Vec<u8>,
-    rest: Option<mpsc::Sender<Result<Bytes, Exception>>>,
-    hold_all: bool,
-    format: Option<String>,
-    is_gone: Arc<AtomicBool>,
-}
-
-impl Outbox {
-    fn new(reply: ReplySender, plan: &Plan, is_gone: Arc<AtomicBool>) -> Self {
-        Self {
-            reply: Some(reply),
-            held_back: Vec::new(),
-            rest: None,
-            hold_all: plan.request.wait_end_of_query || !plan.is_streamed,
-            format: (!plan.is_insert()).then(|| plan.format.clone()),
-            is_gone,
-        }
-    }
-
-    fn is_gone(&self) -> bool {
-        self.is_gone.load(Ordering::Acquire)
-    }
-
-    fn finish(mut self, result: Result<Counts, Exception>) {
-        match (self.reply.take(), result) {
-            (Some(reply), Ok(counts)) => {
-                let answer = Reply {
-                    head: self.held_back,
-                    rest: None,
-                    counts,
-                    format: self.format,
-                };
-                // Nobody waits any more: nobody to tell.
-                drop(reply.send(Ok(answer)));
-            }
-            (Some(reply), Err(error)) => drop(reply.send(Err(error))),
-            (None, Ok(_)) => {}
-            (None, Err(error)) => {
-                if let Some(rest) = &self.rest {
-                    drop(rest.blocking_send(Err(error)));
-                }
-            }
-        }
-    }
-}
-
-impl Sink for Outbox {
-    fn take(&mut self, block: &[u8]) -> bool {
-        if self.is_gone() {
-            return false;
-        }
-        if let Some(rest) = &self.rest {
-            return rest
-                .blocking_send(Ok(Bytes::copy_from_slice(block)))
-                .is_ok();
-        }
-        self.held_back.extend_from_slice(block);
-        if self.hold_all || self.held_back.len() < HELD_BACK_BYTES {
-            return true;
-        }
-        let (sender, receiver) = mpsc::channel(BLOCKS_IN_FLIGHT);
-        let answer = Reply {
-            head: std::mem::take(&mut self.held_back),
-            rest: Some(receiver),
-            counts: Counts::default(),
-            format: self.format.take(),
-        };
-        self.rest = Some(sender);
-        self.reply
-            .take()
-            .is_some_and(|reply| reply.send(Ok(answer)).is_ok())
+        self.dispatcher
+            .tasks
+            .spawn_blocking(move || dispatcher.kill("=", &mark));
     }
 }

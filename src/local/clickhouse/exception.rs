@@ -19,6 +19,7 @@ pub mod code {
     pub const HTTP_LENGTH_REQUIRED: u32 = 381;
     pub const QUERY_WAS_CANCELLED: u32 = 394;
     pub const CANNOT_DECOMPRESS: u32 = 271;
+    pub const TOO_MANY_ROWS_OR_BYTES: u32 = 396;
     pub const ACCESS_DENIED: u32 = 497;
     pub const UNKNOWN_ROLE: u32 = 511;
     pub const AUTHENTICATION_FAILED: u32 = 516;
@@ -67,10 +68,12 @@ impl Exception {
             // Users, passwords, grants.
             192 | 193 | 497 | 512 | 516 => StatusCode::FORBIDDEN,
             // What the client wrote cannot be parsed or makes no sense.
-            6 | 8 | 15 | 25 | 26 | 27 | 36 | 37 | 38 | 41 | 44 | 53 | 62 | 72 | 117 | 123 | 167 | 168 | 223 | 321 | 376
-            | 427 | 441 | 675 | 676 => StatusCode::BAD_REQUEST,
+            6 | 8 | 15 | 25 | 26 | 27 | 36 | 37 | 38 | 41 | 44 | 53 | 62 | 72 | 117 | 123 | 167
+            | 168 | 223 | 321 | 376 | 427 | 441 | 675 | 676 => StatusCode::BAD_REQUEST,
             // Something named does not exist.
-            46 | 47 | 50 | 56 | 60 | 63 | 73 | 78 | 81 | 115 | 152 | 336 | 511 => StatusCode::NOT_FOUND,
+            46 | 47 | 50 | 56 | 60 | 63 | 73 | 78 | 81 | 115 | 152 | 336 | 511 => {
+                StatusCode::NOT_FOUND
+            }
             // The face's own, where a server has no status of its own: the client must change something.
             code::CANNOT_DECOMPRESS | code::INVALID_SESSION_TIMEOUT => StatusCode::BAD_REQUEST,
             code::SESSION_NOT_FOUND => StatusCode::NOT_FOUND,

@@ -20,8 +20,9 @@ const INPUT_TABLE: &str = "_modelmeter_input";
 
 /// Where an answer goes. What it gets first may still be taken back, if the sink has not passed it on.
 pub trait Sink {
-    /// `false`: nobody reads any more.
-    fn take(&mut self, block: &[u8]) -> bool;
+    /// # Errors
+    /// When nobody reads any more, or the answer is too large to be held.
+    fn take(&mut self, block: &[u8]) -> Result<(), Exception>;
 }
 
 /// Runs the plan and leaves the connection as it found it.
@@ -179,7 +180,7 @@ fn perform(
                     "Syntax error (SYNTAX_ERROR)",
                 ));
             }
-            sink.take(answer.bytes());
+            sink.take(answer.bytes())?;
             Ok(answer.counts())
         }
     }
@@ -300,12 +301,7 @@ fn stream(
         counts.result_bytes += of_block.result_bytes;
         counts.read_rows = counts.read_rows.max(of_block.read_rows);
         counts.read_bytes = counts.read_bytes.max(of_block.read_bytes);
-        if !sink.take(&document[skip..]) {
-            return Err(Exception::new(
-                code::QUERY_WAS_CANCELLED,
-                "the client is gone",
-            ));
-        }
+        sink.take(&document[skip..])?;
     }
     Ok(counts)
 }

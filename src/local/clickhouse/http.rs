@@ -2,31 +2,27 @@
 //! It refuses bodies that end early (they never reach the engine), that are too large, and paths it does not have.
 
 use std::convert::Infallible;
-use std::pin::Pin;
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http_body_util::BodyExt;
-use hyper::body::{Body, Frame, Incoming};
-use hyper::header::{
-    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, TRANSFER_ENCODING,
-};
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::compression::{Encoder, Encoding};
-use super::dispatch::{Dispatcher, Reply};
-use super::engine::Counts;
+use super::answer::{AnswerBody, encoded, failed, plain};
+use super::dispatch::Dispatcher;
 use super::exception::{Exception, code};
+use super::outbox::Reply;
 use super::request::Request;
 use super::spool::{Spool, body_error};
 
@@ -34,10 +30,11 @@ use super::spool::{Spool, body_error};
 const MAX_CONNECTIONS: usize = 512;
 /// A client that sends no whole header in this time is cut off, so that it does not hold a connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a request under way may take to be answered once the end is asked for; reads are cancelled at once, so this
+/// is for inserts and for bodies that still arrive. What has begun in the engine goes on beyond it.
+const CLOSE_GRACE: Duration = Duration::from_secs(15);
 /// After a failed accept (no file descriptor, say) the next try waits, so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Separates an exception from the rows before it. A client finds it by the header `X-ClickHouse-Exception-Tag`.
-const TAG_LENGTH: usize = 16;
 
 /// Serves until `shutdown`, then closes what is idle and lets what runs end.
 pub async fn serve(
@@ -99,7 +96,10 @@ async fn serve_connection(
         ended = connection.as_mut() => ended,
         () = shutdown.cancelled() => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            match tokio::time::timeout(CLOSE_GRACE, connection).await {
+                Ok(ended) => ended,
+                Err(_) => return tracing::warn!("a connection is cut off: its request did not end in time"),
+            }
         }
     };
     if let Err(error) = ended {
@@ -215,7 +215,6 @@ async fn run(
 
 /// The body to its end. One that ends early is an error, so that nothing of it is ever executed.
 async fn whole(mut body: Incoming, dispatcher: &Dispatcher) -> Result<Spool, Exception> {
-    use std::io::Write;
     let mut spool = dispatcher.folder.writer();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| {
@@ -229,199 +228,4 @@ async fn whole(mut body: Incoming, dispatcher: &Dispatcher) -> Result<Spool, Exc
         }
     }
     Ok(spool.finish())
-}
-
-fn plain(status: StatusCode, text: &str) -> Response<AnswerBody> {
-    let mut response = Response::new(AnswerBody::whole(text.as_bytes().to_vec()));
-    *response.status_mut() = status;
-    response.headers_mut().insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("text/html; charset=UTF-8"),
-    );
-    response
-}
-
-fn failed(error: &Exception) -> Response<AnswerBody> {
-    let mut response = Response::new(AnswerBody::whole(format!("{}\n", error.text).into_bytes()));
-    *response.status_mut() = error.status();
-    let headers = response.headers_mut();
-    headers.insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("text/plain; charset=UTF-8"),
-    );
-    headers.insert("x-clickhouse-exception-code", HeaderValue::from(error.code));
-    response
-}
-
-/// The answer with its headers, packed as the client asked.
-fn encoded(
-    reply: Reply,
-    encoding: Option<Encoding>,
-    query_id: &str,
-) -> Result<Response<AnswerBody>, Exception> {
-    let pack_error = |error: std::io::Error| {
-        Exception::new(
-            code::STD_EXCEPTION,
-            format!("the answer cannot be packed: {error}"),
-        )
-    };
-    // An answer without a byte has nothing to pack, and clients expect it bare.
-    let encoding = encoding.filter(|_| !(reply.head.is_empty() && reply.rest.is_none()));
-    let mut encoder = Encoder::new(encoding).map_err(pack_error)?;
-    let mut first = encoder.push(&reply.head).map_err(pack_error)?;
-    let tag = exception_tag(query_id);
-    let body = match reply.rest {
-        None => {
-            first.extend(encoder.finish().map_err(pack_error)?);
-            AnswerBody::whole(first)
-        }
-        Some(rest) => AnswerBody {
-            first: Some(first.into()),
-            rest: Some((rest, encoder)),
-            tag: tag.clone(),
-        },
-    };
-    let mut response = Response::new(body);
-    let headers = response.headers_mut();
-    let mut set = |name: &'static str, value: &str| {
-        if let Ok(value) = HeaderValue::from_str(value) {
-            headers.insert(HeaderName::from_static(name), value);
-        }
-    };
-    set("x-clickhouse-summary", &summary(&reply.counts));
-    set("x-clickhouse-exception-tag", &tag);
-    if let Some(format) = &reply.format {
-        set("x-clickhouse-format", format);
-        set("content-type", content_type(format));
-    }
-    if let Some(name) = encoding.and_then(Encoding::name) {
-        headers.insert(CONTENT_ENCODING, HeaderValue::from_static(name));
-    }
-    Ok(response)
-}
-
-/// Unlikely in any row: the clock's microseconds and the query's id, mixed.
-fn exception_tag(query_id: &str) -> String {
-    use std::hash::{BuildHasher, RandomState};
-    let mut number = RandomState::new().hash_one((crate::clock::now_us(), query_id));
-    let mut tag = String::with_capacity(TAG_LENGTH);
-    for _ in 0..TAG_LENGTH {
-        tag.push(char::from(b'a' + (number % 26) as u8));
-        number = number.rotate_right(7).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    }
-    tag
-}
-
-fn summary(counts: &Counts) -> String {
-    format!(
-        "{{\"read_rows\":\"{}\",\"read_bytes\":\"{}\",\"written_rows\":\"{}\",\"written_bytes\":\"{}\",\
-         \"result_rows\":\"{}\",\"result_bytes\":\"{}\"}}",
-        counts.read_rows,
-        counts.read_bytes,
-        counts.written_rows,
-        counts.written_bytes,
-        counts.result_rows,
-        counts.result_bytes
-    )
-}
-
-fn content_type(format: &str) -> &'static str {
-    match format {
-        "JSON"
-        | "JSONCompact"
-        | "JSONStrings"
-        | "JSONCompactStrings"
-        | "JSONColumns"
-        | "JSONColumnsWithMetadata"
-        | "JSONCompactColumns"
-        | "JSONObjectEachRow" => "application/json; charset=UTF-8",
-        _ if format.starts_with("JSON") || format == "NDJSON" => {
-            "application/x-ndjson; charset=UTF-8"
-        }
-        _ if format.starts_with("TabSeparated") || format.starts_with("TSV") => {
-            "text/tab-separated-values; charset=UTF-8"
-        }
-        _ if format.starts_with("CSV") => "text/csv; charset=UTF-8; header=absent",
-        "Native" | "Parquet" | "ORC" | "Arrow" | "ArrowStream" | "Avro" | "MsgPack" => {
-            "application/octet-stream"
-        }
-        _ if format.starts_with("RowBinary") => "application/octet-stream",
-        "XML" => "application/xml; charset=UTF-8",
-        _ => "text/plain; charset=UTF-8",
-    }
-}
-
-/// An answer: whole, or its beginning and blocks that follow.
-struct AnswerBody {
-    first: Option<Bytes>,
-    rest: Option<(mpsc::Receiver<Result<Bytes, Exception>>, Encoder)>,
-    tag: String,
-}
-
-impl AnswerBody {
-    fn whole(bytes: Vec<u8>) -> Self {
-        Self {
-            first: Some(bytes.into()).filter(|bytes: &Bytes| !bytes.is_empty()),
-            rest: None,
-            tag: String::new(),
-        }
-    }
-
-    /// The exception as ClickHouse writes it behind rows that are sent already.
-    fn exception(&self, error: &Exception) -> Vec<u8> {
-        let (tag, message) = (&self.tag, format!("{}\n", error.text));
-        let length = message.len();
-        format!("\r\n__exception__\r\n{tag}\r\n{message}{length} {tag}\r\n__exception__\r\n")
-            .into_bytes()
-    }
-}
-
-impl Body for AnswerBody {
-    type Data = Bytes;
-    type Error = std::io::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        loop {
-            if let Some(first) = self.first.take()
-                && !first.is_empty()
-            {
-                return Poll::Ready(Some(Ok(Frame::data(first))));
-            }
-            let Some((rest, _)) = &mut self.rest else {
-                return Poll::Ready(None);
-            };
-            let next = ready!(rest.poll_recv(context));
-            let (rest, mut encoder) = self.rest.take().expect("looked at just now");
-            let packed = match next {
-                Some(Ok(block)) => {
-                    let packed = encoder.push(&block)?;
-                    self.rest = Some((rest, encoder));
-                    packed
-                }
-                Some(Err(error)) => {
-                    let mut packed = encoder.push(&self.exception(&error))?;
-                    packed.extend(encoder.finish()?);
-                    packed
-                }
-                None => encoder.finish()?,
-            };
-            self.first = Some(packed.into());
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.first.is_none() && self.rest.is_none()
-    }
-
-    fn size_hint(&self) -> hyper::body::SizeHint {
-        match (&self.first, &self.rest) {
-            (first, None) => hyper::body::SizeHint::with_exact(
-                first.as_ref().map_or(0, |first| first.len() as u64),
-            ),
-            _ => hyper::body::SizeHint::default(),
-        }
-    }
 }

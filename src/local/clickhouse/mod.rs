@@ -4,13 +4,14 @@
 //!
 //! The path of a request: `http` reads it whole, `request` parses URL and headers, `plan` finds statement and data
 //! (`lexer`, `statement`, `form`, `compression`, `spool`), `dispatch` gives it an id, a table's turn and a thread
-//! (`running`, `session`), `execute` runs it on a connection of `engine`, and `http` packs the answer.
-//! What a client may do is `access`, given to the engine as its configuration.
+//! (`running`, `session`), `execute` runs it on a connection of `engine`, and `answer` packs what goes back.
+//! What a client may do is `access`, given to the engine as its configuration, and `reach`, where the engine has no grant.
 //!
 //! Invariants: no body that ended early is executed; no two inserts into one table overlap; an insert that has begun
 //! runs to its end; no request leaves a setting, a database or a parameter behind for the next.
 
 mod access;
+mod answer;
 mod compression;
 mod dispatch;
 mod engine;
@@ -19,7 +20,9 @@ mod execute;
 mod form;
 mod http;
 mod lexer;
+mod outbox;
 mod plan;
+mod reach;
 mod request;
 mod running;
 mod session;
@@ -103,21 +106,23 @@ pub async fn run(args: ClickhouseArgs, shutdown: CancellationToken) -> anyhow::R
         .context("stdout is closed")?;
 
     let serving = http::serve(listener, Arc::clone(&dispatcher), shutdown.clone());
-    tokio::pin!(serving);
+    let cancelling = async {
+        shutdown.cancelled().await;
+        dispatcher.cancel_reads().await;
+    };
+    let drained = async {
+        tokio::join!(serving, cancelling);
+        dispatcher.drain().await;
+    };
+    let deadline = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(DRAIN_DEADLINE).await;
+    };
     tokio::select! {
-        () = serving.as_mut() => {}
-        () = shutdown.cancelled() => {
-            let drained = async {
-                serving.as_mut().await;
-                dispatcher.drain().await;
-            };
-            if tokio::time::timeout(DRAIN_DEADLINE, drained).await.is_err() {
-                // The engine is left as a crash would leave it, which it recovers from.
-                anyhow::bail!("queries still ran {} s after the end was asked for", DRAIN_DEADLINE.as_secs());
-            }
-        }
+        () = drained => {}
+        // The engine is left as a crash would leave it, which it recovers from.
+        () = deadline => anyhow::bail!("queries still ran {} s after the end was asked for", DRAIN_DEADLINE.as_secs()),
     }
-    dispatcher.drain().await;
     tokio::task::spawn_blocking(move || dispatcher.close())
         .await
         .context("closing the engine was interrupted")?;

@@ -8,10 +8,10 @@ use bytes::Bytes;
 use super::engine::Param;
 use super::exception::{Exception, code};
 use super::form::{self, ExternalTable, MAX_FORM_BYTES};
-use super::lexer::Lexer;
+use super::reach;
 use super::request::Request;
 use super::spool::{Spool, SpoolFolder, body_error};
-use super::statement::{self, DataClause, Name, Statement, StatementKind, Target};
+use super::statement::{DataClause, Name, Statement, StatementKind, Target};
 
 /// The longest statement; data behind an `INSERT` does not count. (A server's default is 256 KiB.)
 pub const MAX_QUERY_BYTES: usize = 4 << 20;
@@ -96,13 +96,9 @@ impl Plan {
         }
         let (head_length, text) = text(&request.query, &mut body)?;
         let statement = Statement::parse(&text)?;
-        statement::refuse_machine_params(&text, &request.params)?;
+        reach::refuse_params(&text, &request.params)?;
         for table in &external {
-            let structure = table.structure.as_bytes();
-            statement::refuse_machine_access(
-                structure,
-                &Lexer::new(structure).collect::<Vec<_>>(),
-            )?;
+            reach::refuse(table.structure.as_bytes())?;
         }
         let (sql, data) = split(&statement, text, head_length, body)?;
         let format = statement
@@ -222,7 +218,7 @@ fn refuse_machine_values(clause: &DataClause, data: &Data) -> Result<(), Excepti
             "VALUES of this size: send the data in another format, RowBinary or JSONEachRow say",
         ));
     };
-    statement::refuse_machine_access(&values, &Lexer::new(&values).collect::<Vec<_>>())
+    reach::refuse(&values)
 }
 
 fn is_streamed(statement: &Statement, sql: &[u8], settings: &[Param], format: &str) -> bool {

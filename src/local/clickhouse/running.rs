@@ -56,7 +56,11 @@ impl Running {
     ///
     /// # Errors
     /// Code 216 when it does not.
-    pub async fn claim_after(self: &Arc<Self>, id: &str, patience: Duration) -> Result<Claim, Exception> {
+    pub async fn claim_after(
+        self: &Arc<Self>,
+        id: &str,
+        patience: Duration,
+    ) -> Result<Claim, Exception> {
         let wait = async {
             loop {
                 let ended = lock(&self.ids).get(id).map(Arc::clone);
@@ -136,7 +140,11 @@ mod tests {
         let running = Arc::new(Running::default());
         let _first = running.claim("q").expect("free");
         assert_eq!(
-            running.claim_after("q", Duration::from_millis(1)).await.err().map(|e| e.code),
+            running
+                .claim_after("q", Duration::from_millis(1))
+                .await
+                .err()
+                .map(|e| e.code),
             Some(216)
         );
     }

@@ -4,11 +4,7 @@
 
 use super::exception::{Exception, code};
 use super::lexer::{Kind, Lexer, Token};
-
-/// The functions that read or run what is outside the database and that no grant holds back: `file` reads any path
-/// when it is the scalar function. A function is also called by its bare name (`arrayMap(file, …)`, `APPLY file`).
-/// The engines that run a program are named likewise.
-const MACHINE_FUNCTIONS: &[&str] = &["file", "catboostEvaluate", "executable", "Executable", "ExecutablePool"];
+use super::reach;
 
 /// One statement, cut where its data begins.
 #[derive(Debug, PartialEq, Eq)]
@@ -81,7 +77,7 @@ impl Statement {
     /// When it reaches for the machine, or uses `input` in a way that the face cannot serve.
     pub fn parse(sql: &[u8]) -> Result<Self, Exception> {
         let scan = Scan::new(sql);
-        refuse_machine_access(sql, &scan.tokens)?;
+        reach::refuse_tokens(sql, &scan.tokens)?;
         let verb = scan
             .tokens
             .first()
@@ -305,10 +301,7 @@ fn input_call(sql: &[u8], tokens: &[Token]) -> Result<Option<InputCall>, Excepti
     let structure = call[2].content(sql).ok_or_else(|| {
         Exception::new(code::BAD_ARGUMENTS, "the structure of input() is not text")
     })?;
-    refuse_machine_access(
-        structure.as_bytes(),
-        &Lexer::new(structure.as_bytes()).collect::<Vec<_>>(),
-    )?;
+    reach::refuse(structure.as_bytes())?;
     // Where its SELECT is the last one, SETTINGS are the statement's own.
     let settings = tokens
         .iter()
@@ -321,100 +314,6 @@ fn input_call(sql: &[u8], tokens: &[Token]) -> Result<Option<InputCall>, Excepti
         structure,
         settings_start: settings,
     }))
-}
-
-/// Refuses what reads or writes the machine and what the engine's grants (`access`) cannot refuse.
-///
-/// # Errors
-/// Code 497, naming what was refused.
-pub fn refuse_machine_access(sql: &[u8], tokens: &[Token]) -> Result<(), Exception> {
-    let refuse = |what: &str| {
-        Err(Exception::new(
-            code::ACCESS_DENIED,
-            format!(
-                "{what} reaches outside the database, which this server refuses (a name of that kind: qualify it, t.{what})"
-            ),
-        ))
-    };
-    for (at, token) in tokens.iter().enumerate() {
-        let after = |word| at > 0 && tokens[at - 1].is_word(sql, word);
-        let called = tokens.get(at + 1).is_some_and(|next| next.is_sign(b'('));
-        if !token.is_name() {
-            continue;
-        }
-        let Some(name) = token.content(sql) else {
-            return Err(Exception::new(
-                code::SYNTAX_ERROR,
-                "a quoted name is not text",
-            ));
-        };
-        // `t.file` is a column; a function's name has no dot before it, and no dot behind it as a table's has.
-        let qualified = at > 0 && tokens[at - 1].is_sign(b'.')
-            || tokens.get(at + 1).is_some_and(|next| next.is_sign(b'.'));
-        if MACHINE_FUNCTIONS.contains(&name.as_str()) && (called || !qualified) {
-            return refuse(&name);
-        }
-        if name.eq_ignore_ascii_case("disk") && called {
-            return refuse("disk");
-        }
-        if sets_parameter_to_function(sql, &tokens[at..]) {
-            return refuse("a parameter");
-        }
-        // A view would take the name from whoever reads it: `v(f = 'file')`.
-        if token.is_word(sql, "Identifier") && after_sign(tokens, at, b':') && defines_a_query(sql, &tokens[..at]) {
-            return refuse("Identifier");
-        }
-        if (token.is_word(sql, "OUTFILE") && after("INTO"))
-            || (token.is_word(sql, "INFILE") && after("FROM"))
-        {
-            return refuse(&name);
-        }
-    }
-    Ok(())
-}
-
-/// `param_x = 'file'`, in `SET` or `SETTINGS`.
-fn sets_parameter_to_function(sql: &[u8], tokens: &[Token]) -> bool {
-    let [name, equals, value, ..] = tokens else { return false };
-    name.content(sql).is_some_and(|name| name.starts_with("param_"))
-        && equals.is_sign(b'=')
-        && value.content(sql).is_none_or(|value| names_function(&value))
-}
-
-fn after_sign(tokens: &[Token], at: usize, sign: u8) -> bool {
-    at > 0 && tokens[at - 1].is_sign(sign)
-}
-
-/// Whether a view's query has begun: `CREATE … AS`, `ALTER … MODIFY QUERY`.
-fn defines_a_query(sql: &[u8], before: &[Token]) -> bool {
-    let is_definition = before.first().is_some_and(|t| ["CREATE", "ALTER", "ATTACH", "REPLACE"].iter().any(|w| t.is_word(sql, w)));
-    is_definition && before.iter().any(|t| t.is_word(sql, "SELECT") || t.is_word(sql, "WITH"))
-}
-
-/// Quotes and escapes around a name are trimmed or not read, so that none hides it.
-fn names_function(value: &str) -> bool {
-    let bare = value.trim_matches(|c: char| !c.is_alphanumeric());
-    MACHINE_FUNCTIONS.contains(&bare) || value.contains('\\')
-}
-
-/// Refuses a parameter that would name such a function: `arrayMap({f:Identifier}, …)`.
-///
-/// # Errors
-/// Code 497.
-pub fn refuse_machine_params(sql: &[u8], params: &[(String, String)]) -> Result<(), Exception> {
-    let has_identifier = sql
-        .windows(10)
-        .any(|window| window.eq_ignore_ascii_case(b"identifier"));
-    match params
-        .iter()
-        .find(|(_, value)| has_identifier && names_function(value))
-    {
-        None => Ok(()),
-        Some((name, _)) => Err(Exception::new(
-            code::ACCESS_DENIED,
-            format!("parameter {name} names what reaches outside the database"),
-        )),
-    }
 }
 
 #[cfg(test)]
@@ -438,10 +337,20 @@ mod tests {
     #[test]
     fn data_begins_where_the_engine_begins_it() {
         let of = |sql| data_of(sql);
-        assert_eq!(of("INSERT INTO t FORMAT TSV\n\n1"), ("TSV".to_owned(), "INSERT INTO t ", "\n1"));
-        assert_eq!(of("insert into t (a, b) format CSV 1,2"), ("CSV".to_owned(), "insert into t (a, b) ", "1,2"));
-        assert_eq!(of("INSERT INTO t VALUES (1)"), ("Values".to_owned(), "INSERT INTO t ", " (1)"));
-        let input = "INSERT INTO t SELECT a FROM input('a UInt8') SETTINGS x = 1 FORMAT Native\nxyz";
+        assert_eq!(
+            of("INSERT INTO t FORMAT TSV\n\n1"),
+            ("TSV".to_owned(), "INSERT INTO t ", "\n1")
+        );
+        assert_eq!(
+            of("insert into t (a, b) format CSV 1,2"),
+            ("CSV".to_owned(), "insert into t (a, b) ", "1,2")
+        );
+        assert_eq!(
+            of("INSERT INTO t VALUES (1)"),
+            ("Values".to_owned(), "INSERT INTO t ", " (1)")
+        );
+        let input =
+            "INSERT INTO t SELECT a FROM input('a UInt8') SETTINGS x = 1 FORMAT Native\nxyz";
         assert_eq!(of(input).2, "xyz");
         let with = "WITH 1 AS w INSERT INTO t SELECT a FROM input('a UInt8') FORMAT Native\nxyz";
         assert_eq!(of(with).2, "xyz");
@@ -452,13 +361,26 @@ mod tests {
         let plain = |name: &str| Name::Plain(name.to_owned());
         let of = |sql: &str| {
             let statement = parse(sql);
-            statement.target().map(|target| format!("{:?}.{:?}", target.database, target.table))
+            statement
+                .target()
+                .map(|target| format!("{:?}.{:?}", target.database, target.table))
         };
-        let wanted = |database: Option<&str>, table: Name| Some(format!("{:?}.{table:?}", database.map(plain)));
+        let wanted = |database: Option<&str>, table: Name| {
+            Some(format!("{:?}.{table:?}", database.map(plain)))
+        };
         assert_eq!(of("INSERT INTO t VALUES"), wanted(None, plain("t")));
-        assert_eq!(of("INSERT INTO TABLE d . `t\\x61` SELECT 1"), wanted(Some("d"), plain("ta")));
-        assert_eq!(of("/* x */ insert t (a) FORMAT TSV"), wanted(None, plain("t")));
-        assert_eq!(of("INSERT INTO \"a b\".{t:Identifier} SELECT 1"), wanted(Some("a b"), Name::Param("t".to_owned())));
+        assert_eq!(
+            of("INSERT INTO TABLE d . `t\\x61` SELECT 1"),
+            wanted(Some("d"), plain("ta"))
+        );
+        assert_eq!(
+            of("/* x */ insert t (a) FORMAT TSV"),
+            wanted(None, plain("t"))
+        );
+        assert_eq!(
+            of("INSERT INTO \"a b\".{t:Identifier} SELECT 1"),
+            wanted(Some("a b"), Name::Param("t".to_owned()))
+        );
         assert_eq!(of("INSERT INTO FUNCTION null('a UInt8') SELECT 1"), None);
         assert_eq!(of("SELECT 'INSERT INTO t'"), None);
     }
@@ -466,15 +388,25 @@ mod tests {
     #[test]
     fn a_column_named_format_is_no_clause() {
         assert_eq!(parse("SELECT format, 1 FROM t").output_format, None);
-        assert_eq!(parse("SELECT (SELECT 1 FORMAT x) FORMAT JSON SETTINGS a = 1").output_format.as_deref(), Some("JSON"));
+        assert_eq!(
+            parse("SELECT (SELECT 1 FORMAT x) FORMAT JSON SETTINGS a = 1")
+                .output_format
+                .as_deref(),
+            Some("JSON")
+        );
     }
 
     #[test]
     fn input_brings_its_structure_and_settings() {
         let sql = "INSERT INTO t SELECT * FROM input('a Enum(\\'x\\' = 1)') WHERE a = 1 SETTINGS limit = 0, b = {} FORMAT Native\n";
-        let StatementKind::InsertInput { input, data, .. } = parse(sql).kind else { panic!("no input") };
+        let StatementKind::InsertInput { input, data, .. } = parse(sql).kind else {
+            panic!("no input")
+        };
         let settings = &sql[input.settings_start.expect("settings")..data.head_end];
-        assert_eq!((input.structure.as_str(), settings.trim()), ("a Enum('x' = 1)", "limit = 0, b = {}"));
+        assert_eq!(
+            (input.structure.as_str(), settings.trim()),
+            ("a Enum('x' = 1)", "limit = 0, b = {}")
+        );
         assert!(Statement::parse(b"INSERT INTO t SELECT * FROM input('a UInt8')").is_err());
     }
 

@@ -256,9 +256,9 @@ fn server_properties(data: &Path, ports: Ports) -> String {
         ("share.coordinator.state.topic.num.partitions", &1),
         ("share.coordinator.state.topic.replication.factor", &1),
         ("share.coordinator.state.topic.min.isr", &1),
-        // A killed broker is not let in again before its session has run out: 4 s instead of 9, and
+        // A killed broker is not let in again before its session has run out: 6 s instead of 9, and
         // still longer than a busy machine holds a JVM up.
-        ("broker.session.timeout.ms", &4000),
+        ("broker.session.timeout.ms", &6000),
         ("broker.heartbeat.interval.ms", &500),
         ("num.network.threads", &2),
         ("num.io.threads", &4),

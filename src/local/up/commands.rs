@@ -10,9 +10,9 @@ use super::supervise::{Answer, Name, Part};
 use super::{ProcessorFlags, UpArgs};
 use crate::config::TopicArgs;
 
-/// The processor flushes once and leaves its group (5 s), the engine finishes its inserts, the broker
-/// has 15 s of its own: a part that has to be killed had stopped making progress.
-const STOP_PATIENCE: Duration = Duration::from_secs(20);
+/// Longer than any part's own deadline: the broker has 15 s, the engine and the processor 20 s. A
+/// part that has to be killed had stopped making progress.
+const STOP_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What the command lines are made from.
 pub struct Commands {

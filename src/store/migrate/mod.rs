@@ -100,7 +100,7 @@ async fn run_up(args: UpArgs) -> anyhow::Result<()> {
     let address = args.store.address()?;
     let report = apply::up(&address)
         .await
-        .with_context(|| format!("database {}", address.database))?;
+        .with_context(|| format!("{}, database {}", address.origin, address.database))?;
     tell_database(&address.database, &report);
     if let Some(kafka) = args.kafka() {
         let plan = TopicPlan {
@@ -146,7 +146,9 @@ fn tell_topic(report: &TopicReport) {
 
 async fn run_status(args: &StatusArgs) -> anyhow::Result<()> {
     let address = args.store.address()?;
-    let applied = apply::status(&address).await?;
+    let applied = apply::status(&address)
+        .await
+        .with_context(|| format!("{}, database {}", address.origin, address.database))?;
     for migration in &MIGRATIONS {
         let row = applied.iter().find(|a| a.version == migration.version);
         let state = row.map_or("pending".to_owned(), |a| {

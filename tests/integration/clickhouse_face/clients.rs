@@ -58,20 +58,51 @@ async fn the_clickhouse_crate_works_with_its_defaults() {
     let empty = client.insert::<Usual>("usual").await.expect("an insert");
     empty.end().await.expect("nothing stored");
 
-    let rows = client.query("SELECT ?fields FROM usual ORDER BY id").fetch_all::<Usual>().await.expect("rows");
+    let rows = client
+        .query("SELECT ?fields FROM usual ORDER BY id")
+        .fetch_all::<Usual>()
+        .await
+        .expect("rows");
     assert_eq!(rows.len() as u64, N);
-    assert!(rows.iter().enumerate().all(|(id, row)| *row == usual(id as u64)));
-    let none = client.query("SELECT ?fields FROM usual WHERE id > ?").bind(N).fetch_all::<Usual>().await.expect("no rows");
+    assert!(
+        rows.iter()
+            .enumerate()
+            .all(|(id, row)| *row == usual(id as u64))
+    );
+    let none = client
+        .query("SELECT ?fields FROM usual WHERE id > ?")
+        .bind(N)
+        .fetch_all::<Usual>()
+        .await
+        .expect("no rows");
     assert_eq!(none, []);
 
     let hostile = "x' OR 1 = 1 -- \\ {a:String}";
-    let bound = client.query("SELECT {v:String}").param("v", hostile).fetch_one::<String>().await.expect("a row");
+    let bound = client
+        .query("SELECT {v:String}")
+        .param("v", hostile)
+        .fetch_one::<String>()
+        .await
+        .expect("a row");
     assert_eq!(bound, hostile);
 
-    let error = client.query("SELECT * FROM nowhere").execute().await.expect_err("no such table").to_string();
-    assert!(error.contains("Code: 60") && error.contains("UNKNOWN_TABLE"), "{error}");
+    let error = client
+        .query("SELECT * FROM nowhere")
+        .execute()
+        .await
+        .expect_err("no such table")
+        .to_string();
+    assert!(
+        error.contains("Code: 60") && error.contains("UNKNOWN_TABLE"),
+        "{error}"
+    );
     let late = "SELECT throwIf(number = 2500000, 'in the middle') AS x FROM numbers(3000000)";
-    let error = client.query(late).fetch_all::<u8>().await.expect_err("an error behind rows").to_string();
+    let error = client
+        .query(late)
+        .fetch_all::<u8>()
+        .await
+        .expect_err("an error behind rows")
+        .to_string();
     assert!(error.contains("in the middle"), "{error}");
 }
 
@@ -114,12 +145,19 @@ fn clickhouse_connect_works_with_its_defaults() {
     };
     run(Command::new("python3").args(["-m", "venv"]).arg(&venv));
     let requirements = python.join("requirements.txt");
-    run(Command::new(venv.join("bin/pip")).args(["install", "--quiet", "--require-virtualenv", "-r"]).arg(requirements));
+    run(Command::new(venv.join("bin/pip"))
+        .args(["install", "--quiet", "--require-virtualenv", "-r"])
+        .arg(requirements));
 
     let face = Face::start(&dir.path().join("engine"));
     face.sql("CREATE DATABASE face");
     let (host, port) = face.authority.rsplit_once(':').expect("host and port");
     let script = python.join("clickhouse_face.py");
-    let output = run(Command::new(venv.join("bin/python")).arg(script).args([host, port, "face"]));
-    assert_eq!(String::from_utf8_lossy(&output.stdout).trim_end(), "all well");
+    let output = run(Command::new(venv.join("bin/python"))
+        .arg(script)
+        .args([host, port, "face"]));
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout).trim_end(),
+        "all well"
+    );
 }

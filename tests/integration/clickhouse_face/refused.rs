@@ -44,6 +44,9 @@ const REFUSED: &[&str] = &[
     "CREATE TABLE x (a String) ENGINE = File(CSV)",
     "CREATE TABLE x (a String) ENGINE = URL('http://127.0.0.1:1/', 'CSV')",
     "CREATE TABLE x (a String) ENGINE = Executable('id', 'CSV')",
+    "CREATE TABLE x (query String) ENGINE = QueryRunner",
+    "CREATE TABLE x (a String, b String) ENGINE = EmbeddedRocksDB(0, 'DIR/rocks') PRIMARY KEY a",
+    "SELECT * FROM eval('SELECT file(\\'/etc/passwd\\')') SETTINGS allow_experimental_eval_table_function = 1",
     "CREATE TABLE x (a String) ENGINE = Kafka('127.0.0.1:1', 'a', 'b', 'CSV')",
     "CREATE TABLE x (a String) ENGINE = MergeTree ORDER BY a SETTINGS disk = disk(type = object_storage, \
      object_storage_type = local, metadata_type = local, path = 'DIR/disk/')",
@@ -75,12 +78,19 @@ fn sql_does_not_reach_the_machine() {
         let answer = face.post(&[], sql.replace("DIR", folder).as_bytes());
         assert!(answer.code() != 0, "{sql} gave {}", answer.text());
         assert!(!answer.text().contains("root:"), "{sql} read the file");
+        let written: Vec<_> = std::fs::read_dir(outside.path()).expect("listed").collect();
+        assert!(written.is_empty(), "{sql} wrote {written:?}");
     }
-    let by_parameter = face.post(&[("param_f", "file")], b"SELECT arrayMap({f:Identifier}, ['/etc/passwd'])");
+    let by_parameter = face.post(
+        &[("param_f", "file")],
+        b"SELECT arrayMap({f:Identifier}, ['/etc/passwd'])",
+    );
     assert_eq!(by_parameter.code(), 497);
-    let by_setting = face.post(&[("format_template_row", "/etc/passwd")], b"SELECT 1 FORMAT Template");
+    let by_setting = face.post(
+        &[("format_template_row", "/etc/passwd")],
+        b"SELECT 1 FORMAT Template",
+    );
     assert_eq!(by_setting.code(), 452);
-    assert_eq!(std::fs::read_dir(outside.path()).expect("listed").count(), 0);
     assert_eq!(face.sql("SELECT count() FROM t"), "0\n");
 }
 
@@ -91,10 +101,19 @@ fn the_words_themselves_are_no_crime() {
     face.sql("CREATE TABLE t (s String) ENGINE = MergeTree ORDER BY s");
     face.sql("INSERT INTO t VALUES ('file('), ('INTO OUTFILE')");
     face.sql("INSERT INTO t FORMAT LineAsString\nSELECT file('/etc/passwd')");
-    assert_eq!(face.sql("SELECT count() FROM t WHERE s LIKE '%file(%' -- file("), "2\n");
+    assert_eq!(
+        face.sql("SELECT count() FROM t WHERE s LIKE '%file(%' -- file("),
+        "2\n"
+    );
     assert_eq!(face.sql("SELECT q.file FROM (SELECT 1 AS filed, 'file' AS f, 2 AS x) AS p, (SELECT 3 AS `a`, 4 AS files) AS q \
          WHERE 0 = 1 SETTINGS max_threads = 1".replace("q.file ", "q.files ").as_str()), "");
-    for engine in ["Memory", "Null", "Log", "ReplacingMergeTree ORDER BY s", "SummingMergeTree ORDER BY s"] {
+    for engine in [
+        "Memory",
+        "Null",
+        "Log",
+        "ReplacingMergeTree ORDER BY s",
+        "SummingMergeTree ORDER BY s",
+    ] {
         face.sql(&format!("CREATE TABLE e (s String) ENGINE = {engine}"));
         face.sql("DROP TABLE e");
     }
@@ -107,8 +126,14 @@ fn the_words_themselves_are_no_crime() {
 fn memory_has_a_cap() {
     let dir = tempfile::tempdir().expect("a folder");
     let face = Face::start(dir.path());
-    assert_eq!(face.sql("SELECT getServerSetting('max_server_memory_usage')"), "4294967296\n");
-    let answer = face.post(&[], b"SELECT length(groupArray(number)) FROM numbers(1000000000)");
+    assert_eq!(
+        face.sql("SELECT getServerSetting('max_server_memory_usage')"),
+        "4294967296\n"
+    );
+    let answer = face.post(
+        &[],
+        b"SELECT length(groupArray(number)) FROM numbers(1000000000)",
+    );
     assert_eq!(answer.code(), 241, "{}", answer.text());
     assert_eq!(face.sql("SELECT 1"), "1\n");
 }

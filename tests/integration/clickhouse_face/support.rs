@@ -38,7 +38,10 @@ pub struct Face {
 
 impl Face {
     pub fn start(dir: &Path) -> Self {
-        let mut child = command(dir, &parts()).stdout(Stdio::piped()).spawn().expect("the program starts");
+        let mut child = command(dir, &parts())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
         let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
         let mut line = String::new();
         stdout.read_line(&mut line).expect("its first line");
@@ -72,7 +75,13 @@ impl Face {
         answer.text()
     }
 
-    pub fn request(&self, method: &str, parameters: &[(&str, &str)], headers: &[&str], body: &[u8]) -> Answer {
+    pub fn request(
+        &self,
+        method: &str,
+        parameters: &[(&str, &str)],
+        headers: &[&str],
+        body: &[u8],
+    ) -> Answer {
         let mut socket = self.send(&head(method, parameters, headers, Some(body.len())));
         // A server that refuses early may have closed already.
         drop(socket.write_all(body));
@@ -94,14 +103,19 @@ impl Face {
             if got.trim_end() == wanted {
                 return;
             }
-            assert!(Instant::now() < deadline, "{sql} is {got:?} and not {wanted:?}");
+            assert!(
+                Instant::now() < deadline,
+                "{sql} is {got:?} and not {wanted:?}"
+            );
             std::thread::yield_now();
         }
     }
 
     /// The number of statements under way that hold `text`, this question itself not among them.
     pub fn wait_until_running(&self, text: &str, n: u32) {
-        let sql = format!("SELECT count() FROM system.processes WHERE query LIKE '%{text}%' AND query NOT LIKE '%processes%'");
+        let sql = format!(
+            "SELECT count() FROM system.processes WHERE query LIKE '%{text}%' AND query NOT LIKE '%processes%'"
+        );
         self.wait_until(&sql, &n.to_string());
     }
 }
@@ -115,7 +129,12 @@ impl Drop for Face {
 }
 
 /// HTTP/1.0, so that every answer ends with its connection.
-pub fn head(method: &str, parameters: &[(&str, &str)], headers: &[&str], length: Option<usize>) -> String {
+pub fn head(
+    method: &str,
+    parameters: &[(&str, &str)],
+    headers: &[&str],
+    length: Option<usize>,
+) -> String {
     let query: Vec<_> = parameters
         .iter()
         .map(|(name, value)| format!("{name}={}", encode(value)))
@@ -152,11 +171,19 @@ pub struct Answer {
 impl Answer {
     pub fn read(mut socket: TcpStream) -> Self {
         let mut bytes = Vec::new();
-        socket.read_to_end(&mut bytes).expect("an answer to its end");
-        let end = bytes.windows(4).position(|w| w == b"\r\n\r\n").expect("a whole head");
+        socket
+            .read_to_end(&mut bytes)
+            .expect("an answer to its end");
+        let end = bytes
+            .windows(4)
+            .position(|w| w == b"\r\n\r\n")
+            .expect("a whole head");
         let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
         let mut lines = head.lines();
-        let status = lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|code| code.parse().ok());
+        let status = lines
+            .next()
+            .and_then(|line| line.split(' ').nth(1))
+            .and_then(|code| code.parse().ok());
         Self {
             status: status.expect("a status line"),
             headers: lines
@@ -172,12 +199,16 @@ impl Answer {
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
     }
 
     /// ClickHouse's code, `0` without one.
     pub fn code(&self) -> u32 {
-        self.header("x-clickhouse-exception-code").map_or(0, |code| code.parse().expect("a number"))
+        self.header("x-clickhouse-exception-code")
+            .map_or(0, |code| code.parse().expect("a number"))
     }
 }
 

@@ -8,21 +8,44 @@ fn queries_arrive_in_the_url_the_body_or_both() {
     let face = Face::start(dir.path());
     let get = |parameters: &[(&str, &str)]| face.request("GET", parameters, &[], b"");
     assert_eq!(get(&[]).text(), "Ok.\n");
-    assert_eq!(Answer::read(face.send("GET /ping HTTP/1.0\r\n\r\n")).text(), "Ok.\n");
-    assert_eq!(Answer::read(face.send("GET /nothing HTTP/1.0\r\n\r\n")).status, 404);
+    assert_eq!(
+        Answer::read(face.send("GET /ping HTTP/1.0\r\n\r\n")).text(),
+        "Ok.\n"
+    );
+    assert_eq!(
+        Answer::read(face.send("GET /nothing HTTP/1.0\r\n\r\n")).status,
+        404
+    );
     assert_eq!(get(&[("query", "SELECT 1 + 1")]).text(), "2\n");
-    assert_eq!(face.post(&[("query", "SELECT 1 +")], b" 2 -- three").text(), "3\n");
+    assert_eq!(
+        face.post(&[("query", "SELECT 1 +")], b" 2 -- three").text(),
+        "3\n"
+    );
 
     face.sql("CREATE TABLE t (a UInt32, s String) ENGINE = MergeTree ORDER BY a");
     let insert = |query, body: &[u8]| {
         let answer = face.post(&[("query", query)], body);
         assert_eq!(answer.status, 200, "{query}: {}", answer.text());
-        assert!(answer.header("x-clickhouse-summary").expect("a summary").contains("written_rows"));
+        assert!(
+            answer
+                .header("x-clickhouse-summary")
+                .expect("a summary")
+                .contains("written_rows")
+        );
     };
-    insert("INSERT INTO t FORMAT JSONEachRow", b"{\"a\":1,\"s\":\"x\\ny\"}");
+    insert(
+        "INSERT INTO t FORMAT JSONEachRow",
+        b"{\"a\":1,\"s\":\"x\\ny\"}",
+    );
     insert("INSERT INTO t (s, a) FORMAT TSV", b"two\t2\n");
-    insert("INSERT INTO t VALUES (3, 'in the URL'),", b"(4, concat('in the', ' body'))");
-    insert("INSERT INTO default.`t` SETTINGS max_threads = 1 FORMAT RowBinary", b"\x05\0\0\0\x03a\nb");
+    insert(
+        "INSERT INTO t VALUES (3, 'in the URL'),",
+        b"(4, concat('in the', ' body'))",
+    );
+    insert(
+        "INSERT INTO default.`t` SETTINGS max_threads = 1 FORMAT RowBinary",
+        b"\x05\0\0\0\x03a\nb",
+    );
     insert("INSERT INTO t SELECT 6, 'six'", b"");
     insert("", b"INSERT INTO t FORMAT CSV\n7,\"sev\nen\"\n");
     insert("", b"INSERT INTO t FORMAT TSV\n");
@@ -36,7 +59,10 @@ fn queries_arrive_in_the_url_the_body_or_both() {
 fn answers_carry_format_headers_and_statuses() {
     let dir = tempfile::tempdir().expect("a folder");
     let face = Face::start(dir.path());
-    let answer = face.post(&[("default_format", "JSONCompact"), ("query_id", "my-id")], b"SELECT 1 AS x");
+    let answer = face.post(
+        &[("default_format", "JSONCompact"), ("query_id", "my-id")],
+        b"SELECT 1 AS x",
+    );
     assert!(answer.text().contains("\"data\"") && answer.status == 200);
     for (name, value) in [
         ("x-clickhouse-format", "JSONCompact"),
@@ -47,8 +73,15 @@ fn answers_carry_format_headers_and_statuses() {
         assert_eq!(answer.header(name), Some(value), "{name}");
     }
     let other = face.post(&[], b"SELECT timezone(), toDateTime(0) FORMAT CSV");
-    assert_eq!((other.text().as_str(), other.header("x-clickhouse-format")), ("\"UTC\",\"1970-01-01 00:00:00\"\n", Some("CSV")));
-    assert!(other.header("x-clickhouse-query-id").is_some_and(|id| !id.is_empty()));
+    assert_eq!(
+        (other.text().as_str(), other.header("x-clickhouse-format")),
+        ("\"UTC\",\"1970-01-01 00:00:00\"\n", Some("CSV"))
+    );
+    assert!(
+        other
+            .header("x-clickhouse-query-id")
+            .is_some_and(|id| !id.is_empty())
+    );
 
     for (parameters, sql, code, status) in [
         (vec![], "SELECT * FROM nowhere", 60, 404),
@@ -62,14 +95,35 @@ fn answers_carry_format_headers_and_statuses() {
         (vec![], "SELECT no_such_function(1)", 46, 404),
         (vec![("user", "someone")], "SELECT 1", 516, 403),
         (vec![("password", "x")], "SELECT 1", 516, 403),
-        (vec![("readonly", "1")], "CREATE TABLE x (a UInt8) ENGINE = Memory", 164, 500),
+        (
+            vec![("readonly", "1")],
+            "CREATE TABLE x (a UInt8) ENGINE = Memory",
+            164,
+            500,
+        ),
         (vec![], "SELECT {missing:String}", 456, 500),
     ] {
         let answer = face.post(&parameters, sql.as_bytes());
-        assert_eq!((answer.code(), answer.status), (code, status), "{parameters:?} {sql}: {}", answer.text());
-        assert!(answer.text().starts_with(&format!("Code: {code}. DB::Exception: ")), "{}", answer.text());
+        assert_eq!(
+            (answer.code(), answer.status),
+            (code, status),
+            "{parameters:?} {sql}: {}",
+            answer.text()
+        );
+        assert!(
+            answer
+                .text()
+                .starts_with(&format!("Code: {code}. DB::Exception: ")),
+            "{}",
+            answer.text()
+        );
     }
-    let get = face.request("GET", &[("query", "CREATE TABLE x (a UInt8) ENGINE = Memory")], &[], b"");
+    let get = face.request(
+        "GET",
+        &[("query", "CREATE TABLE x (a UInt8) ENGINE = Memory")],
+        &[],
+        b"",
+    );
     assert_eq!(get.code(), 164);
     let key = face.request("POST", &[], &["X-ClickHouse-Key: secret"], b"SELECT 1");
     assert_eq!((key.code(), key.status), (516, 403));
@@ -83,7 +137,11 @@ fn nothing_of_a_request_stays_behind() {
     let face = Face::start(dir.path());
     let state = "SELECT currentDatabase(), getSetting('max_block_size')";
     let fresh = face.sql(state);
-    let with = [("database", "system"), ("max_block_size", "77"), ("param_x", "1")];
+    let with = [
+        ("database", "system"),
+        ("max_block_size", "77"),
+        ("param_x", "1"),
+    ];
     assert_eq!(face.post(&with, state.as_bytes()).text(), "system\t77\n");
     assert_eq!(face.sql(state), fresh);
     assert_eq!(face.post(&[], b"SELECT {x:String}").code(), 456);
@@ -96,7 +154,10 @@ fn nothing_of_a_request_stays_behind() {
     session(&[], "CREATE TEMPORARY TABLE mine (a UInt8)");
     assert_eq!(session(&with, state).text(), "system\t77\n");
     assert_eq!(session(&with, "INSERT INTO mine VALUES (1)").code(), 0);
-    assert_eq!(session(&[("session_check", "1")], state).text(), "default\t88\n");
+    assert_eq!(
+        session(&[("session_check", "1")], state).text(),
+        "default\t88\n"
+    );
     assert_eq!(session(&[], "SELECT * FROM mine").text(), "1\n");
     assert_eq!(face.post(&[], b"SELECT * FROM mine").code(), 60);
     session(&[], "USE system");
@@ -111,13 +172,24 @@ fn parameters_never_become_sql() {
     let answer = face.post(&[("param_x", hostile)], b"SELECT {x:String} FORMAT RawBLOB");
     // A parameter is written as a TSV value is: `\'` is a quote and `\n` a newline there, as in a server.
     assert_eq!(answer.text(), "'; DROP TABLE t -- ' \n {x:String} `");
-    assert_eq!(face.post(&[("param_n", "1 OR 1")], b"SELECT {n:UInt32}").code(), 457);
+    assert_eq!(
+        face.post(&[("param_n", "1 OR 1")], b"SELECT {n:UInt32}")
+            .code(),
+        457
+    );
     face.sql("CREATE TABLE t (a String, n UInt32) ENGINE = MergeTree ORDER BY a");
     face.sql("INSERT INTO t VALUES ('x', 1), ('y', 2)");
     face.sql("CREATE VIEW v AS SELECT n FROM t WHERE a = {a:String}");
     assert_eq!(face.sql("SELECT * FROM v(a = 'y')"), "2\n");
-    assert_eq!(face.post(&[("param_q", "x")], b"SELECT * FROM v(a = {q:String})").text(), "1\n");
-    let table = [("param_t", "t"), ("query", "INSERT INTO {t:Identifier} VALUES")];
+    assert_eq!(
+        face.post(&[("param_q", "x")], b"SELECT * FROM v(a = {q:String})")
+            .text(),
+        "1\n"
+    );
+    let table = [
+        ("param_t", "t"),
+        ("query", "INSERT INTO {t:Identifier} VALUES"),
+    ];
     assert_eq!(face.post(&table, b"('z', 3)").status, 200);
     assert_eq!(face.sql("SELECT count() FROM t"), "3\n");
 }
@@ -127,9 +199,17 @@ fn large_answers_stream_and_small_ones_wait() {
     let dir = tempfile::tempdir().expect("a folder");
     let face = Face::start(dir.path());
     let n = 2_000_000_usize;
-    for (format, n_bytes) in [("RowBinaryWithNamesAndTypes", 8 * n + 10), ("RowBinaryWithNames", 8 * n + 3), ("RowBinary", 8 * n)] {
+    for (format, n_bytes) in [
+        ("RowBinaryWithNamesAndTypes", 8 * n + 10),
+        ("RowBinaryWithNames", 8 * n + 3),
+        ("RowBinary", 8 * n),
+    ] {
         let sql = format!("SELECT number AS n FROM numbers({n}) FORMAT {format}");
-        assert_eq!(face.post(&[], sql.as_bytes()).body.len(), n_bytes, "{format}");
+        assert_eq!(
+            face.post(&[], sql.as_bytes()).body.len(),
+            n_bytes,
+            "{format}"
+        );
     }
     let json = face.sql(&format!("SELECT number AS n FROM numbers({n}) FORMAT JSON"));
     assert!(json.contains(&format!("\"rows\": {n}")));
@@ -145,9 +225,20 @@ fn clickhouses_own_blocks_go_both_ways() {
     let dir = tempfile::tempdir().expect("a folder");
     let face = Face::start(dir.path());
     face.sql("CREATE TABLE t (a UInt64, s String) ENGINE = MergeTree ORDER BY a");
-    let packed = face.post(&[("compress", "1")], b"SELECT number AS a, toString(number) AS s FROM numbers(300000) FORMAT Native");
+    let packed = face.post(
+        &[("compress", "1")],
+        b"SELECT number AS a, toString(number) AS s FROM numbers(300000) FORMAT Native",
+    );
     assert_eq!(packed.body[16], 0x82);
-    let insert = |body: &[u8]| face.post(&[("decompress", "1"), ("query", "INSERT INTO t FORMAT Native")], body);
+    let insert = |body: &[u8]| {
+        face.post(
+            &[
+                ("decompress", "1"),
+                ("query", "INSERT INTO t FORMAT Native"),
+            ],
+            body,
+        )
+    };
     let mut broken = packed.body.clone();
     let middle = broken.len() / 2;
     broken[middle] ^= 1;
@@ -155,7 +246,10 @@ fn clickhouses_own_blocks_go_both_ways() {
     assert_eq!(insert(&packed.body[..packed.body.len() - 1]).status, 400);
     assert_eq!(face.sql("SELECT count() FROM t"), "0\n");
     assert_eq!(insert(&packed.body).status, 200);
-    assert_eq!(face.sql("SELECT count(), sum(a) FROM t"), "300000\t44999850000\n");
+    assert_eq!(
+        face.sql("SELECT count(), sum(a) FROM t"),
+        "300000\t44999850000\n"
+    );
 }
 
 #[test]
@@ -166,7 +260,9 @@ fn a_body_that_ends_early_is_not_executed() {
     let query = [("query", "INSERT INTO t FORMAT RowBinary")];
     // Both end at a row's edge, so that only the length tells.
     let by_length = head("POST", &query, &[], Some(12)) + "\x01\0\0\0\x02\0\0\0";
-    let chunked = head("POST", &query, &["Transfer-Encoding: chunked"], None).replace("HTTP/1.0", "HTTP/1.1") + "4\r\n\x03\0\0\0\r\n";
+    let chunked = head("POST", &query, &["Transfer-Encoding: chunked"], None)
+        .replace("HTTP/1.0", "HTTP/1.1")
+        + "4\r\n\x03\0\0\0\r\n";
     let in_body = head("POST", &[], &[], Some(100)) + "INSERT INTO t VALUES (4)";
     for request in [by_length, chunked, in_body] {
         let answer = cut(face.send(&request));
@@ -185,11 +281,18 @@ fn a_body_larger_than_memory_allows_goes_by_way_of_a_file() {
     face.sql("CREATE TABLE t (a UInt64) ENGINE = MergeTree ORDER BY a");
     let n = 5_000_000_u64;
     let body: Vec<u8> = (0..n).flat_map(u64::to_le_bytes).collect();
-    assert_eq!(face.post(&[("query", "INSERT INTO t FORMAT RowBinary")], &body).status, 200);
+    assert_eq!(
+        face.post(&[("query", "INSERT INTO t FORMAT RowBinary")], &body)
+            .status,
+        200
+    );
     let input = "INSERT INTO t SELECT a FROM input('a UInt64') FORMAT RowBinary\n";
     let body = [input.as_bytes(), &body].concat();
     assert_eq!(face.post(&[], &body).status, 200);
-    assert_eq!(face.sql("SELECT count(), sum(a) FROM t"), format!("{}\t{}\n", 2 * n, n * (n - 1)));
+    assert_eq!(
+        face.sql("SELECT count(), sum(a) FROM t"),
+        format!("{}\t{}\n", 2 * n, n * (n - 1))
+    );
 }
 
 #[test]

@@ -101,6 +101,28 @@ fn a_later_schema_and_an_earlier_one_read_right() {
     }
 }
 
+/// What the straight code would read without an error and wrongly, did it not look.
+#[test]
+fn a_writer_that_differs_in_order_alone_takes_the_plans_steps() {
+    let now = built_in(Message::RequestBatch).text;
+    let swapped = |a: &str, b: &str| {
+        let swapped = now.replace(a, "?").replace(b, a).replace('?', b);
+        assert_ne!(swapped, now);
+        swapped
+    };
+    for text in [
+        swapped(r#""inference_us""#, r#""queue_us""#),
+        swapped(r#""request_bytes""#, r#""response_bytes""#),
+        swapped(r#""client_gone""#, r#""timed_out""#),
+    ] {
+        let writer = Schema::parse_str(&text).expect("a schema");
+        for seed in 0..16 {
+            let drawn = value(&writer, &mut Dice(seed));
+            both_read_alike(Message::RequestBatch, &writer, drawn);
+        }
+    }
+}
+
 #[test]
 fn a_symbol_of_a_later_writer_is_our_default() {
     let text = built_in(Message::ReplicaSample).text.replace(

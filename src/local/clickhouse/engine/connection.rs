@@ -1,94 +1,14 @@
-//! The real ClickHouse engine, `libchdb.so`, opened at run time: every C call and every `unsafe` of this part is here.
-//! It owns handles and their lifetimes. It refuses to know HTTP, SQL or policy.
-//!
-//! A connection is a session (settings, current database, temporary tables) and runs one statement at a time,
-//! which `&mut self` enforces; several connections run in parallel. One costs 0.2 ms, so that every request gets its
-//! own. The engine boots with the first connection and shuts down with the last, so one is kept until the end; the
-//! library is never unloaded, since its threads outlive every call.
+//! Sessions of the engine and what they give: answers, streams of blocks, inserts. Each handle is owned by one value
+//! here and released when that is dropped. It refuses two statements at a time on one connection (`&mut self`).
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::ptr::NonNull;
 use std::slice;
-use std::sync::Mutex;
 
-use libloading::Library;
-
-use super::exception::Exception;
-
-type RawConnection = *mut c_void;
-type RawResult = *mut c_void;
-type RawInsert = *mut c_void;
-
-#[derive(Debug, thiserror::Error)]
-pub enum EngineError {
-    #[error(
-        "the ClickHouse engine {path} is not there; fetch it with `make local-parts`, or name its folder with --parts"
-    )]
-    Missing { path: PathBuf },
-    #[error("the ClickHouse engine {path} cannot be opened")]
-    Load {
-        path: PathBuf,
-        #[source]
-        source: libloading::Error,
-    },
-    #[error("the ClickHouse engine does not open {0} (its own words are on stderr)")]
-    Connect(PathBuf),
-    #[error("the path {0} holds a NUL byte")]
-    Path(PathBuf),
-    #[error("the ClickHouse engine is closed")]
-    Closed,
-}
-
-/// The C functions, in the shape of `chdb.h` of 26.7.
-struct Api {
-    connect: unsafe extern "C" fn(c_int, *mut *mut c_char) -> *mut RawConnection,
-    close: unsafe extern "C" fn(*mut RawConnection),
-    query: BoundQuery,
-    stream: BoundQuery,
-    fetch: unsafe extern "C" fn(RawConnection, RawResult) -> RawResult,
-    cancel: unsafe extern "C" fn(RawConnection, RawResult),
-    destroy: unsafe extern "C" fn(RawResult),
-    buffer: unsafe extern "C" fn(RawResult) -> *const u8,
-    length: unsafe extern "C" fn(RawResult) -> usize,
-    error: unsafe extern "C" fn(RawResult) -> *const c_char,
-    counts: [unsafe extern "C" fn(RawResult) -> u64; 6],
-    insert: BoundQuery,
-    append: unsafe extern "C" fn(RawInsert, *const c_void, usize) -> c_int,
-    done: unsafe extern "C" fn(RawInsert) -> RawResult,
-    insert_error: unsafe extern "C" fn(RawInsert) -> *const c_char,
-    destroy_insert: unsafe extern "C" fn(RawInsert),
-    classify: unsafe extern "C" fn(
-        RawConnection,
-        *const u8,
-        usize,
-        *const u8,
-        usize,
-        *mut RawAnalysis,
-    ) -> c_int,
-}
-
-/// A query with its format and parameters, each by pointer and length.
-type BoundQuery = unsafe extern "C" fn(
-    RawConnection,
-    *const u8,
-    usize,
-    *const u8,
-    usize,
-    *const *const u8,
-    *const usize,
-    *const *const u8,
-    *const usize,
-    usize,
-) -> *mut c_void;
-
-#[repr(C)]
-struct RawAnalysis {
-    struct_size: u32,
-    n_statements: u32,
-    flags: u32,
-    class: u32,
-}
+use super::super::exception::Exception;
+use super::EngineError;
+use super::api::{Api, BoundQuery, RawAnalysis, RawConnection, RawInsert, RawResult};
 
 /// What a statement does, by the engine's own parser.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,110 +34,6 @@ pub struct Counts {
 /// A query parameter: the engine binds it, it never becomes SQL text.
 pub type Param = (String, String);
 
-/// The engine on one directory.
-pub struct Engine {
-    api: &'static Api,
-    data: PathBuf,
-    /// The connection that keeps the engine up; taken at the end.
-    keeper: Mutex<Option<Connection>>,
-}
-
-impl Engine {
-    /// Loads the library and boots the engine on `data`, with the server's configuration file `config`.
-    ///
-    /// # Errors
-    /// When the library is missing or foreign, or the engine refuses the directory.
-    pub fn open(library: &Path, data: &Path, config: &Path) -> Result<Self, EngineError> {
-        if !library.is_file() {
-            return Err(EngineError::Missing {
-                path: library.to_owned(),
-            });
-        }
-        // SAFETY: the variable is written once, before the library's first use, and this program's own code reads the
-        // environment only through clap at its start; the engine takes its time zone from here and nowhere else.
-        unsafe { std::env::set_var("TZ", "UTC") };
-        let api = Api::load(library).map_err(|source| EngineError::Load {
-            path: library.to_owned(),
-            source,
-        })?;
-        let api: &'static Api = Box::leak(Box::new(api));
-        let config_flag = format!("--config-file={}", config.display());
-        let keeper = Connection::open(api, data, &[&config_flag])?;
-        Ok(Self {
-            api,
-            data: data.to_owned(),
-            keeper: Mutex::new(Some(keeper)),
-        })
-    }
-
-    /// A session of its own.
-    ///
-    /// # Errors
-    /// When the engine is closed or refuses.
-    pub fn connect(&self) -> Result<Connection, EngineError> {
-        // Held while connecting, so that closing cannot boot the engine anew with this connection as its first.
-        let keeper = self
-            .keeper
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
-        if keeper.is_none() {
-            return Err(EngineError::Closed);
-        }
-        Connection::open(self.api, &self.data, &[])
-    }
-
-    /// Shuts the engine down once the sessions still open are closed. Nothing connects any more.
-    pub fn close(&self) {
-        let keeper = self
-            .keeper
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-            .take();
-        drop(keeper);
-    }
-}
-
-impl Api {
-    fn load(path: &Path) -> Result<Self, libloading::Error> {
-        // SAFETY: the library's initialisers are those of the ClickHouse engine, which is what is asked for; it is
-        // leaked, so that no function pointer outlives it.
-        let library: &'static Library = Box::leak(Box::new(unsafe { Library::new(path) }?));
-        // SAFETY: the types are those of chdb.h, of the release that deploy/local/package.json pins.
-        unsafe {
-            let no_signals: unsafe extern "C" fn(c_int) =
-                *library.get(b"chdb_set_signal_handlers_enabled\0")?;
-            // Signals are this program's own business: SIGTERM drains.
-            no_signals(0);
-            Ok(Self {
-                connect: *library.get(b"chdb_connect\0")?,
-                close: *library.get(b"chdb_close_conn\0")?,
-                query: *library.get(b"chdb_query_with_params_n\0")?,
-                stream: *library.get(b"chdb_stream_query_with_params_n\0")?,
-                fetch: *library.get(b"chdb_stream_fetch_result\0")?,
-                cancel: *library.get(b"chdb_stream_cancel_query\0")?,
-                destroy: *library.get(b"chdb_destroy_query_result\0")?,
-                buffer: *library.get(b"chdb_result_buffer\0")?,
-                length: *library.get(b"chdb_result_length\0")?,
-                error: *library.get(b"chdb_result_error\0")?,
-                counts: [
-                    *library.get(b"chdb_result_storage_rows_read\0")?,
-                    *library.get(b"chdb_result_storage_bytes_read\0")?,
-                    *library.get(b"chdb_result_rows_written\0")?,
-                    *library.get(b"chdb_result_bytes_written\0")?,
-                    *library.get(b"chdb_result_rows_read\0")?,
-                    *library.get(b"chdb_result_bytes_read\0")?,
-                ],
-                insert: *library.get(b"chdb_stream_insert_with_params_n\0")?,
-                append: *library.get(b"chdb_stream_append\0")?,
-                done: *library.get(b"chdb_stream_done\0")?,
-                insert_error: *library.get(b"chdb_stream_insert_error\0")?,
-                destroy_insert: *library.get(b"chdb_destroy_insert_stream\0")?,
-                classify: *library.get(b"chdb_classify_query_n\0")?,
-            })
-        }
-    }
-}
-
 /// One session of the engine.
 pub struct Connection {
     api: &'static Api,
@@ -228,7 +44,11 @@ pub struct Connection {
 unsafe impl Send for Connection {}
 
 impl Connection {
-    fn open(api: &'static Api, data: &Path, flags: &[&str]) -> Result<Self, EngineError> {
+    pub(super) fn open(
+        api: &'static Api,
+        data: &Path,
+        flags: &[&str],
+    ) -> Result<Self, EngineError> {
         let path = format!("--path={}", data.display());
         // What the command-line client turns on and a server has off.
         let as_a_server = [

@@ -1,0 +1,153 @@
+//! The bins of a sketch that has met more than a few values.
+
+use super::keys::Key;
+use super::state;
+
+/// Bins grow by whole cache lines of `u16`.
+const BIN_STEP: u16 = 32;
+
+/// Up to this span (a factor of 160 between the fastest and the slowest) bins are simply widened. Beyond it only once
+/// the bins hold `EVENTS_PER_BIN` a bin, so that one outlier does not cost a kilobyte.
+const NARROW_SPAN: usize = 256;
+const EVENTS_PER_BIN: u64 = 4;
+
+/// Counts by key over one contiguous span, and what does not fit there.
+#[derive(Default)]
+pub struct Bins {
+    first_key: Key,
+    counts: Vec<u16>,
+    /// Sorted by key: far outliers, and what overflowed a `u16`.
+    pub spilled: Vec<(Key, u64)>,
+    pub total: u64,
+}
+
+impl Bins {
+    /// Bytes of all of it.
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>()
+            + self.counts.capacity() * size_of::<u16>()
+            + self.spilled.capacity() * size_of::<(Key, u64)>()
+    }
+
+    /// Lowest and highest key of the contiguous span.
+    pub fn span(&self) -> Option<(Key, Key)> {
+        let n = Key::try_from(self.counts.len()).unwrap_or(Key::MAX);
+        (n > 0).then(|| (self.first_key, self.first_key + (n - 1)))
+    }
+
+    /// The counts of the contiguous span that are not zero, by ascending key.
+    pub fn dense(&self) -> impl Iterator<Item = (Key, u64)> + '_ {
+        (self.first_key..)
+            .zip(&self.counts)
+            .filter(|(_, count)| **count > 0)
+            .map(|(key, &count)| (key, u64::from(count)))
+    }
+
+    /// Widens the span to hold `low..=high`, unless that would be mostly empty.
+    pub fn make_room(&mut self, low: Key, high: Key) {
+        let (first, last) = match self.span() {
+            Some((first, last)) if first <= low && high <= last => return,
+            Some((first, last)) => (first.min(low), last.max(high)),
+            None => (low, high),
+        };
+        let first = first / BIN_STEP * BIN_STEP;
+        let n = usize::from((last / BIN_STEP + 1) * BIN_STEP - first);
+        if n > NARROW_SPAN && self.total < EVENTS_PER_BIN * n as u64 {
+            // what is near the present span is still worth a widening; the rest goes to `spilled`
+            return self.make_room_nearby(low, high);
+        }
+        self.widen(first, n);
+    }
+
+    fn make_room_nearby(&mut self, low: Key, high: Key) {
+        let Some((first, last)) = self.span() else {
+            // the first values are already wide apart: start from the lower end
+            let first = low / BIN_STEP * BIN_STEP;
+            return self.widen(first, usize::from(BIN_STEP));
+        };
+        let step_below = (first - first.min(BIN_STEP)) / BIN_STEP * BIN_STEP;
+        let step_above = last + BIN_STEP;
+        let new_first = if low < first && low >= step_below {
+            step_below
+        } else {
+            first
+        };
+        let new_last = if high > last && high <= step_above {
+            step_above
+        } else {
+            last
+        };
+        let n = usize::from(new_last - new_first) + 1;
+        if n <= NARROW_SPAN {
+            self.widen(new_first, n);
+        }
+    }
+
+    fn widen(&mut self, first: Key, n: usize) {
+        if n == self.counts.len() {
+            return;
+        }
+        let mut counts = vec![0; n];
+        if !self.counts.is_empty() {
+            let shift = usize::from(self.first_key - first);
+            counts[shift..shift + self.counts.len()].copy_from_slice(&self.counts);
+        }
+        self.first_key = first;
+        self.counts = counts;
+        // what lay outside before may lie inside now; leaving it would only cost space, not correctness
+        let spilled = std::mem::take(&mut self.spilled);
+        for (key, count) in spilled {
+            self.total -= count;
+            self.add(key, count);
+        }
+    }
+
+    /// Counts one value.
+    #[inline]
+    pub fn add_one(&mut self, key: Key) {
+        let index = usize::from(key.wrapping_sub(self.first_key));
+        if let Some(bin) = self.counts.get_mut(index)
+            && let Some(sum) = bin.checked_add(1)
+        {
+            *bin = sum;
+            self.total += 1;
+        } else {
+            self.add(key, 1);
+        }
+    }
+
+    /// Counts `count` values.
+    pub fn add(&mut self, key: Key, count: u64) {
+        self.total += count;
+        let index = usize::from(key.wrapping_sub(self.first_key));
+        if let Some(bin) = self.counts.get_mut(index)
+            && let Some(sum) = u16::try_from(count)
+                .ok()
+                .and_then(|count| bin.checked_add(count))
+        {
+            *bin = sum;
+            return;
+        }
+        match self.spilled.binary_search_by_key(&key, |&(key, _)| key) {
+            Ok(at) => self.spilled[at].1 += count,
+            Err(at) => self.spilled.insert(at, (key, count)),
+        }
+    }
+
+    /// The store in whichever of ClickHouse's two forms is shorter.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let mut pairs: Vec<(Key, u64)> = Vec::with_capacity(64);
+        let mut spilled = self.spilled.iter().copied().peekable();
+        for (key, mut count) in self.dense() {
+            while let Some(pair) = spilled.next_if(|&(other, _)| other < key) {
+                pairs.push(pair);
+            }
+            if let Some((_, more)) = spilled.next_if(|&(other, _)| other == key) {
+                count += more;
+            }
+            pairs.push((key, count));
+        }
+        pairs.extend(spilled);
+        state::encode_pairs(&pairs, out);
+    }
+}
