@@ -130,6 +130,26 @@ impl<'a> Truth<'a> {
         }
     }
 
+    /// What concerns one deployment, so that many questions about it need not pass over all the others.
+    pub fn only(&self, deployment: &str) -> Self {
+        let is_its = |head: &Head| head.deployment_id == deployment;
+        Self {
+            events: self
+                .events
+                .iter()
+                .filter(|e| is_its(e.head))
+                .copied()
+                .collect(),
+            samples: self
+                .samples
+                .iter()
+                .filter(|s| is_its(s.head))
+                .copied()
+                .collect(),
+            ..Self::default()
+        }
+    }
+
     pub fn deployments(&self) -> BTreeSet<&'a str> {
         let events = self.events.iter().map(|e| e.head.deployment_id.as_str());
         events
