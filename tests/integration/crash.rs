@@ -19,10 +19,13 @@ use crate::support::tap::Tap;
 use crate::support::wait_until;
 
 /// A message each: enough to have some in every flush, few enough for the recount after every kill.
-const PACE: Duration = Duration::from_millis(15);
+const PACE: Duration = Duration::from_millis(30);
 
 /// The kill comes within so many further messages: about two flush intervals.
-const KILL_WITHIN: i64 = 140;
+const KILL_WITHIN: i64 = 70;
+
+/// The group waits for a killed member as long as its session; six seconds is the least that a broker takes.
+const ROLE: &[&str] = &["--workers", "1", "-X", "session.timeout.ms=6000"];
 
 /// An insert is due each second and table; a machine that is busy may take its time.
 const NEXT_INSERT: Duration = Duration::from_secs(60);
@@ -74,10 +77,7 @@ fn twenty_kills_lose_nothing_and_double_nothing() {
     let parts = Parts::start();
     let space = Space::on(&parts.addresses());
     let tap = Tap::before(&parts.clickhouse);
-    let processors = [
-        space.processor_by(tap.url(), &["--workers", "1"]),
-        space.processor(&["--workers", "1"]),
-    ];
+    let processors = [space.processor_by(tap.url(), ROLE), space.processor(ROLE)];
     let publisher = Publisher::new(&space.kafka, &space.topics);
     let kills = kills(&mut random);
     let load_random = Random::new(random.next());
@@ -151,7 +151,7 @@ impl Field {
                 self.parts.engine.kill();
                 self.processors[1].kill();
                 self.parts.restart_engine();
-                self.processors[1] = self.space.processor(&["--workers", "1"]);
+                self.processors[1] = self.space.processor(ROLE);
             }
         }
         self.compare(publisher);
@@ -172,7 +172,7 @@ impl Field {
         } else {
             &self.space.clickhouse
         };
-        self.processors[which] = self.space.processor_by(url, &["--workers", "1"]);
+        self.processors[which] = self.space.processor_by(url, ROLE);
     }
 
     /// Waits until all that was logged by now is counted; then every table must be right where it stands.

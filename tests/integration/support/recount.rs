@@ -14,6 +14,9 @@ use super::message::{Body, Event, Facts, Head, Logged, Sample, Topic};
 const LATEST: i64 = 48 * HOUR;
 const EARLIEST: i64 = 5 * MINUTE;
 
+/// The reason for what is too late or too early.
+const UNTIMELY: &str = "time_out_of_range";
+
 /// Something accepted, and the partition that it came by.
 pub struct Seen<'a, T> {
     pub partition: i32,
@@ -70,13 +73,9 @@ impl<'a> Truth<'a> {
         let topic = logged.message.topic;
         let ledger = self.ledgers.entry((topic, partition)).or_default();
         ledger.to = ledger.to.max(logged.offset.unsigned_abs() + 1);
-        let verdict = |at: i64| {
+        let is_timely = |at: i64| {
             let ahead = i128::from(at) - i128::from(logged.appended_at_us);
-            match ahead {
-                _ if ahead < -i128::from(LATEST) => Some("late"),
-                _ if ahead > i128::from(EARLIEST) => Some("early"),
-                _ => None,
-            }
+            (-i128::from(LATEST)..=i128::from(EARLIEST)).contains(&ahead)
         };
         let mut refused: Vec<DeadLetter> = Vec::new();
         let mut refuse = |reason: &'static str, events: Option<Vec<usize>>| {
@@ -94,52 +93,60 @@ impl<'a> Truth<'a> {
                 refused[0].reasons = reasons.to_vec();
             }
             Body::Batch(batch) => {
-                for reason in ["late", "early"] {
-                    let of = |(_, event): &(usize, &Event)| {
-                        verdict(event.finished_at_us) == Some(reason)
-                    };
-                    let indexes: Vec<_> = batch
-                        .events
-                        .iter()
-                        .enumerate()
-                        .filter(of)
-                        .map(|(i, _)| i)
-                        .collect();
-                    if !indexes.is_empty() {
-                        ledger.late += indexes.len() as u64;
-                        refuse(reason, Some(indexes));
+                let mut untimely = Vec::new();
+                for (index, item) in batch.events.iter().enumerate() {
+                    if is_timely(item.finished_at_us) {
+                        ledger.events += 1;
+                        self.events.push(Seen {
+                            partition,
+                            head: &batch.head,
+                            item,
+                        });
+                    } else {
+                        ledger.late += 1;
+                        untimely.push(index);
                     }
                 }
-                let accepted = batch
-                    .events
-                    .iter()
-                    .filter(|e| verdict(e.finished_at_us).is_none());
-                let before = self.events.len();
-                self.events.extend(accepted.map(|item| Seen {
-                    partition,
-                    head: &batch.head,
-                    item,
-                }));
-                ledger.events += (self.events.len() - before) as u64;
+                if !untimely.is_empty() {
+                    refuse(UNTIMELY, Some(untimely));
+                }
             }
-            Body::Sample(sample) => match verdict(sample.sampled_at_us) {
-                Some(reason) => {
-                    ledger.late += 1;
-                    refuse(reason, None);
-                }
-                None => {
-                    ledger.events += 1;
-                    self.samples.push(Seen {
-                        partition,
-                        head: &sample.head,
-                        item: sample,
-                    });
-                }
-            },
+            Body::Sample(sample) if is_timely(sample.sampled_at_us) => {
+                ledger.events += 1;
+                self.samples.push(Seen {
+                    partition,
+                    head: &sample.head,
+                    item: sample,
+                });
+            }
+            Body::Sample(_) => {
+                ledger.late += 1;
+                refuse(UNTIMELY, None);
+            }
         }
         if !refused.is_empty() {
             self.dead_letters
                 .insert((topic, partition, logged.offset), refused);
+        }
+    }
+
+    /// What concerns one deployment, so that many questions about it need not pass over all the others.
+    pub fn only(&self, deployment: &str) -> Self {
+        let is_its = |head: &Head| head.deployment_id == deployment;
+        Self {
+            events: self
+                .events
+                .iter()
+                .filter(|e| is_its(e.head))
+                .copied()
+                .collect(),
+            samples: self
+                .samples
+                .iter()
+                .filter(|s| is_its(s.head))
+                .copied()
+                .collect(),
+            ..Self::default()
         }
     }
 
