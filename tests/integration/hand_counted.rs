@@ -174,8 +174,9 @@ fn the_append_time_decides_what_is_too_late_and_too_early() {
         (2, 2, 3, 1)
     );
     let letters = &truth.dead_letters[&(Topic::Requests, 1, 0)];
-    assert_eq!(letters.len(), 1);
-    assert_eq!(letters[0].events, Some(vec![1, 3, 4]));
+    let of = |i: usize| (letters[i].reasons.clone(), letters[i].events.clone());
+    assert_eq!(of(0), (vec!["late"], Some(vec![1, 4])));
+    assert_eq!(of(1), (vec!["early"], Some(vec![3])));
     assert!(truth.dead_letters.contains_key(&(Topic::Requests, 1, 1)));
 }
 

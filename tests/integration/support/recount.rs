@@ -14,9 +14,6 @@ use super::message::{Body, Event, Facts, Head, Logged, Sample, Topic};
 const LATEST: i64 = 48 * HOUR;
 const EARLIEST: i64 = 5 * MINUTE;
 
-/// The reason for what is too late or too early.
-const UNTIMELY: &str = "time_out_of_range";
-
 /// Something accepted, and the partition that it came by.
 pub struct Seen<'a, T> {
     pub partition: i32,
@@ -73,9 +70,13 @@ impl<'a> Truth<'a> {
         let topic = logged.message.topic;
         let ledger = self.ledgers.entry((topic, partition)).or_default();
         ledger.to = ledger.to.max(logged.offset.unsigned_abs() + 1);
-        let is_timely = |at: i64| {
+        let verdict = |at: i64| {
             let ahead = i128::from(at) - i128::from(logged.appended_at_us);
-            (-i128::from(LATEST)..=i128::from(EARLIEST)).contains(&ahead)
+            match ahead {
+                _ if ahead < -i128::from(LATEST) => Some("late"),
+                _ if ahead > i128::from(EARLIEST) => Some("early"),
+                _ => None,
+            }
         };
         let mut refused: Vec<DeadLetter> = Vec::new();
         let mut refuse = |reason: &'static str, events: Option<Vec<usize>>| {
@@ -93,36 +94,48 @@ impl<'a> Truth<'a> {
                 refused[0].reasons = reasons.to_vec();
             }
             Body::Batch(batch) => {
-                let mut untimely = Vec::new();
-                for (index, item) in batch.events.iter().enumerate() {
-                    if is_timely(item.finished_at_us) {
-                        ledger.events += 1;
-                        self.events.push(Seen {
-                            partition,
-                            head: &batch.head,
-                            item,
-                        });
-                    } else {
-                        ledger.late += 1;
-                        untimely.push(index);
+                for reason in ["late", "early"] {
+                    let of = |(_, event): &(usize, &Event)| {
+                        verdict(event.finished_at_us) == Some(reason)
+                    };
+                    let indexes: Vec<_> = batch
+                        .events
+                        .iter()
+                        .enumerate()
+                        .filter(of)
+                        .map(|(i, _)| i)
+                        .collect();
+                    if !indexes.is_empty() {
+                        ledger.late += indexes.len() as u64;
+                        refuse(reason, Some(indexes));
                     }
                 }
-                if !untimely.is_empty() {
-                    refuse(UNTIMELY, Some(untimely));
-                }
-            }
-            Body::Sample(sample) if is_timely(sample.sampled_at_us) => {
-                ledger.events += 1;
-                self.samples.push(Seen {
+                let accepted = batch
+                    .events
+                    .iter()
+                    .filter(|e| verdict(e.finished_at_us).is_none());
+                let before = self.events.len();
+                self.events.extend(accepted.map(|item| Seen {
                     partition,
-                    head: &sample.head,
-                    item: sample,
-                });
+                    head: &batch.head,
+                    item,
+                }));
+                ledger.events += (self.events.len() - before) as u64;
             }
-            Body::Sample(_) => {
-                ledger.late += 1;
-                refuse(UNTIMELY, None);
-            }
+            Body::Sample(sample) => match verdict(sample.sampled_at_us) {
+                Some(reason) => {
+                    ledger.late += 1;
+                    refuse(reason, None);
+                }
+                None => {
+                    ledger.events += 1;
+                    self.samples.push(Seen {
+                        partition,
+                        head: &sample.head,
+                        item: sample,
+                    });
+                }
+            },
         }
         if !refused.is_empty() {
             self.dead_letters
