@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::expect::{Expect, Row, Rows};
 use super::generator::{HOUR, MINUTE, SECOND};
-use super::message::{Body, Event, Facts, Head, Logged, Sample, Topic};
+use super::message::{Body, Event, Head, Logged, Sample, Topic};
 
 /// How far an event may lie behind and ahead of the broker's append time.
 const LATEST: i64 = 48 * HOUR;
@@ -168,20 +168,6 @@ impl<'a> Truth<'a> {
         events
             .chain(self.samples.iter().map(|s| s.head.deployment_id.as_str()))
             .collect()
-    }
-
-    /// Every row that `deployments` must show: facts of samples, and deployments without any.
-    pub fn facts(&self) -> BTreeSet<(&'a str, Option<&'a Facts>)> {
-        let told: BTreeSet<_> = self
-            .samples
-            .iter()
-            .map(|s| (s.head.deployment_id.as_str(), Some(&s.item.facts)))
-            .collect();
-        let heard = self
-            .events
-            .iter()
-            .map(|e| (e.head.deployment_id.as_str(), None));
-        heard.chain(told).collect()
     }
 }
 

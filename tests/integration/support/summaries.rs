@@ -172,73 +172,93 @@ pub fn status_codes(space: &Space, truth: &Truth<'_>) -> Result<(), String> {
     Ok(())
 }
 
+/// When something was first and last seen, in whole seconds.
+type Span = (i64, i64);
+
+const FACTS: [&str; 7] = [
+    "deployment_id",
+    "deployment_name",
+    "model_id",
+    "model_name",
+    "environment",
+    "kind",
+    "instance_type",
+];
+
+fn with_facts(id: &str, facts: Option<&Facts>) -> Vec<String> {
+    let Some(facts) = facts else {
+        return [id, "", "", "", "", "", ""].map(str::to_owned).to_vec();
+    };
+    let row = [
+        id,
+        &facts.deployment_name,
+        &facts.model_id,
+        &facts.model_name,
+        &facts.environment,
+        facts.kind,
+        &facts.instance_type,
+    ];
+    row.map(str::to_owned).to_vec()
+}
+
+/// Every row that the dropdowns' table may show, with its span: facts as samples told them, and one without
+/// facts for each deployment that was asked.
+fn dropdowns(truth: &Truth<'_>) -> BTreeMap<Vec<String>, Span> {
+    let mut rows: BTreeMap<Vec<String>, Span> = BTreeMap::new();
+    let mut see = |row: Vec<String>, at_us: i64| {
+        let at = at_us.div_euclid(SECOND);
+        let span = rows.entry(row).or_insert((at, at));
+        *span = (span.0.min(at), span.1.max(at));
+    };
+    for seen in &truth.samples {
+        let row = with_facts(&seen.head.deployment_id, Some(&seen.item.facts));
+        see(row, seen.item.sampled_at_us);
+    }
+    for seen in &truth.events {
+        see(
+            with_facts(&seen.head.deployment_id, None),
+            seen.item.finished_at_us,
+        );
+    }
+    rows
+}
+
 /// The dropdowns' table: a row for each set of facts ever told, and one without facts where none was.
 ///
 /// # Errors
 /// The differences, in words.
 pub fn deployments(space: &Space, truth: &Truth<'_>) -> Result<(), String> {
-    const FACTS: [&str; 7] = [
-        "deployment_id",
-        "deployment_name",
-        "model_id",
-        "model_name",
-        "environment",
-        "kind",
-        "instance_type",
-    ];
     let rows = space.sql.try_rows(&format!(
         "SELECT {0}, toUnixTimestamp(min(first_seen)) AS first, toUnixTimestamp(max(last_seen)) AS last
          FROM deployments GROUP BY {0}",
         FACTS.join(", ")
     ))?;
-    let got: BTreeSet<Vec<String>> = rows
+    let mut expected = dropdowns(truth);
+    let has_facts: BTreeSet<_> = truth
+        .samples
         .iter()
-        .map(|r| FACTS.iter().map(|f| text(r, f)).collect())
+        .map(|s| &s.head.deployment_id)
         .collect();
-    let with_facts = |id: &str, f: &Facts| {
-        [
-            id,
-            &f.deployment_name,
-            &f.model_id,
-            &f.model_name,
-            &f.environment,
-            f.kind,
-            &f.instance_type,
-        ]
-        .map(str::to_owned)
-        .to_vec()
-    };
-    let without = |id: &str| [id, "", "", "", "", "", ""].map(str::to_owned).to_vec();
-    let facts = truth.facts();
-    let told: BTreeSet<_> = facts
-        .iter()
-        .filter_map(|(id, f)| f.map(|f| with_facts(id, f)))
-        .collect();
-    let silent = |id: &str| !facts.iter().any(|(other, f)| *other == id && f.is_some());
-    let must: BTreeSet<_> = facts
-        .iter()
-        .filter(|(id, f)| f.is_none() && silent(id))
-        .map(|(id, _)| without(id))
-        .collect();
-    let may: BTreeSet<_> = facts
-        .iter()
-        .filter(|(_, f)| f.is_none())
-        .map(|(id, _)| without(id))
-        .collect();
-    let mut wrong: Vec<_> = told
-        .union(&must)
-        .filter(|row| !got.contains(*row))
-        .map(|row| format!("{row:?} is missing"))
-        .collect();
+    let mut wrong = Vec::new();
+    for row in &rows {
+        let key: Vec<_> = FACTS.iter().map(|f| text(row, f)).collect();
+        let Some((first, last)) = expected.remove(&key) else {
+            wrong.push(format!("{key:?} should not be there"));
+            continue;
+        };
+        // A sample may be dated by its last microsecond, which a whole second's belongs to the one before.
+        let is_near = |got: u64, at: i64| (at - 1..=at).contains(&(got as i64));
+        if !is_near(integer(row, "first"), first) || !is_near(integer(row, "last"), last) {
+            wrong.push(format!("{row:?}: expected {first} to {last}"));
+        }
+    }
+    // Beside facts a row without them is hidden, so it need not be there.
+    let needed = |key: &&Vec<String>| !key[5].is_empty() || !has_facts.contains(&key[0]);
     wrong.extend(
-        got.iter()
-            .filter(|row| !told.contains(*row) && !may.contains(*row))
-            .map(|row| format!("{row:?} should not be there")),
-    );
-    wrong.extend(
-        rows.iter()
-            .filter(|r| integer(r, "first") > integer(r, "last"))
-            .map(|r| format!("{r:?}: last before first")),
+        expected
+            .keys()
+            .filter(needed)
+            .map(|key| format!("{key:?} is missing")),
     );
     verdict("deployments", &wrong)
 }
