@@ -8,6 +8,7 @@ mod engine;
 mod evolution;
 mod hand_counted;
 mod migrate;
+mod processor;
 mod producer;
 mod queries;
 mod replica_views;

@@ -1,0 +1,323 @@
+//! The processor as an operator meets it: what it says of itself, how it stops, how members share, what its limits do.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use modelmeter::core::table::Table;
+use modelmeter::store::columns::columns;
+
+use crate::support::generator::{Replica, SECOND, Schemas, event};
+use crate::support::message::Facts;
+use crate::support::process::Role;
+use crate::support::publish::Publisher;
+use crate::support::random::{self, Random};
+use crate::support::space::{CATCH_UP, LEDGER_TABLES, Space};
+use crate::support::wait_for;
+
+/// Requests of each message that `publish` sends.
+const EVENTS: i64 = 20;
+
+/// How long a scrape may take.
+const SCRAPE: Duration = Duration::from_secs(10);
+
+/// Sends `n` batches for each deployment and replica. Returns how many requests that were.
+fn publish(
+    publisher: &Publisher,
+    random: &mut Random,
+    deployments: &[&str],
+    replicas: &[&str],
+    n: i64,
+) -> u64 {
+    let schemas = Schemas::built_in();
+    let now = modelmeter::clock::now_us();
+    let facts = Facts {
+        deployment_name: String::new(),
+        model_id: String::new(),
+        model_name: String::new(),
+        environment: String::new(),
+        kind: "production",
+        instance_type: String::new(),
+    };
+    let mut n_requests = 0;
+    for deployment in deployments {
+        for replica in replicas {
+            let mut replica = Replica::new(random, deployment, replica, &facts);
+            for batch in 0..n {
+                let events = (0..EVENTS)
+                    .map(|i| event(random, now - (batch * EVENTS + i) % 600 * SECOND))
+                    .collect();
+                publisher.send(schemas.batch(replica.batch(events)));
+                n_requests += EVENTS.unsigned_abs();
+            }
+        }
+    }
+    publisher.flush();
+    n_requests
+}
+
+/// Status and body of a GET.
+fn get(address: &str, path: &str) -> Option<(u16, String)> {
+    let host = address.strip_prefix("http://")?;
+    let mut stream = TcpStream::connect(host).ok()?;
+    stream.set_read_timeout(Some(SCRAPE)).ok()?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+    )
+    .ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    let (head, body) = text.split_once("\r\n\r\n")?;
+    Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+}
+
+/// The sum of a metric over the lines that contain all of these labels.
+fn metric(text: &str, name: &str, labels: &[&str]) -> f64 {
+    text.lines()
+        .filter(|line| line.starts_with(name) && labels.iter().all(|label| line.contains(label)))
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+        .sum()
+}
+
+fn wait_until_ready(address: &str) {
+    wait_for("the processor is ready", CATCH_UP, || {
+        match get(address, "/readyz") {
+            Some((200, _)) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+}
+
+fn total(space: &Space, table: &str) -> u64 {
+    let column = if table.starts_with("requests") {
+        "requests"
+    } else {
+        "samples"
+    };
+    let rows = space
+        .sql
+        .rows(&format!("SELECT sum({column}) AS n FROM {table}"));
+    rows[0]["n"].as_u64().expect("a number")
+}
+
+fn assert_counted(space: &Space, n_requests: u64) {
+    for (table, _) in LEDGER_TABLES
+        .iter()
+        .filter(|(table, _)| table.starts_with("requests"))
+    {
+        assert_eq!(total(space, table), n_requests, "{table}");
+    }
+    let (is_right, lines) = space.audit();
+    assert!(is_right, "{lines}");
+}
+
+#[test]
+fn a_block_has_the_columns_of_its_table() {
+    let space = Space::new();
+    for table in Table::ALL {
+        let query = format!(
+            "SELECT name, type FROM system.columns WHERE database = '{}' AND table = '{}' AND name != 'ingested' ORDER BY position",
+            space.database,
+            table.name()
+        );
+        let rows = space.sql.rows(&query);
+        let of_table: Vec<(String, String)> = rows
+            .iter()
+            .map(|row| {
+                let text = |name: &str| row[name].as_str().expect("text").to_owned();
+                (text("name"), plain(&text("type")))
+            })
+            .collect();
+        let of_block: Vec<(String, String)> = columns(table)
+            .iter()
+            .map(|column| (column.name.clone(), column.type_name.to_owned()))
+            .collect();
+        assert_eq!(of_table, of_block, "{}", table.name());
+    }
+}
+
+/// The type that a value of a column has on the wire.
+fn plain(type_name: &str) -> String {
+    if let Some(inner) = type_name
+        .strip_prefix("LowCardinality(")
+        .and_then(|rest| rest.strip_suffix(')'))
+    {
+        return inner.to_owned();
+    }
+    match type_name.strip_prefix("SimpleAggregateFunction(") {
+        Some(rest) => {
+            rest.split_once(", ")
+                .expect("function and type")
+                .1
+                .trim_end_matches(')')
+                .to_owned()
+                + if rest.contains("Map(") { ")" } else { "" }
+        }
+        None => type_name.to_owned(),
+    }
+}
+
+#[test]
+fn it_says_what_it_did_and_a_stop_stores_what_is_folded() {
+    let space = Space::new();
+    let publisher = Publisher::new(&space.kafka, &space.topics);
+    // the last of a flag wins over the harness's: nothing is stored before the stop
+    let mut processor =
+        space.processor(&["--flush-interval", "1h", "--coarse-flush-interval", "1h"]);
+    let address = processor.address();
+    assert_eq!(get(&address, "/livez").map(|(status, _)| status), Some(200));
+    assert_eq!(
+        get(&address, "/nothing").map(|(status, _)| status),
+        Some(404)
+    );
+    wait_until_ready(&address);
+    let mut random = Random::new(random::seed("processor"));
+    let n_requests = publish(&publisher, &mut random, &["a", "b"], &["1"], 10);
+    let end: u64 = publisher.ends().values().sum();
+    wait_for("everything is folded", CATCH_UP, || {
+        let (_, text) = get(&address, "/metrics").ok_or("no metrics")?;
+        let windows = metric(&text, "modelmeter_processor_open_windows{", &[]);
+        let behind = metric(&text, "modelmeter_processor_lag_messages", &[]);
+        let seen = text.matches("modelmeter_processor_lag_messages{").count();
+        if windows > 0.0 && behind == 0.0 && seen > 0 && end > 0 {
+            Ok(())
+        } else {
+            Err(text)
+        }
+    });
+    assert_eq!(total(&space, "requests_10s"), 0, "stored before its time");
+    assert!(processor.stop().success(), "{}", processor.tail());
+    assert_counted(&space, n_requests);
+}
+
+#[test]
+fn metrics_add_up() {
+    let space = Space::new();
+    let publisher = Publisher::new(&space.kafka, &space.topics);
+    let mut processor = space.processor(&[]);
+    let address = processor.address();
+    let mut random = Random::new(random::seed("metrics"));
+    let n_requests = publish(&publisher, &mut random, &["a", "b", "c"], &["1"], 5);
+    space.wait_until_counted(&publisher.ends(), &mut [&mut processor]);
+    wait_for("the counters have what the tables have", CATCH_UP, || {
+        let (_, text) = get(&address, "/metrics").ok_or("no metrics")?;
+        let accepted = metric(&text, "modelmeter_processor_events_total", &["accepted"]);
+        let stored = metric(
+            &text,
+            "modelmeter_processor_inserts_total",
+            &["requests_10s", "stored"],
+        );
+        let fenced = metric(&text, "modelmeter_processor_fenced_writes_total", &[]);
+        if accepted == n_requests as f64 && stored > 0.0 && fenced == 0.0 {
+            Ok(())
+        } else {
+            Err(text)
+        }
+    });
+}
+
+#[test]
+fn members_come_and_go_and_nothing_is_lost() {
+    let space = Space::new();
+    let publisher = Publisher::new(&space.kafka, &space.topics);
+    let mut random = Random::new(random::seed("members"));
+    let deployments = ["a", "b", "c", "d", "e", "f", "g", "h"];
+    let mut n_requests = 0;
+    let mut members: Vec<Role> = Vec::new();
+    // one member, two, three, then the oldest leaves each time: five rebalances under load
+    for round in 0..5 {
+        let mut member = space.processor(&["--workers", "2"]);
+        let address = member.address();
+        members.push(member);
+        n_requests += publish(&publisher, &mut random, &deployments, &["1", "2"], 10);
+        wait_until_ready(&address);
+        n_requests += publish(&publisher, &mut random, &deployments, &["1", "2"], 10);
+        if round >= 2 {
+            let mut oldest = members.remove(0);
+            assert!(oldest.stop().success(), "{}", oldest.tail());
+        }
+    }
+    let mut running: Vec<&mut Role> = members.iter_mut().collect();
+    space.wait_until_counted(&publisher.ends(), &mut running);
+    assert_counted(&space, n_requests);
+}
+
+#[test]
+fn past_the_limits_totals_stay_exact() {
+    let space = Space::new();
+    let publisher = Publisher::new(&space.kafka, &space.topics);
+    let mut random = Random::new(random::seed("limits"));
+    let deployments = ["a", "b", "c", "d", "e", "f"];
+    // published before, so that all of it is met between two full flushes
+    let n_requests = publish(
+        &publisher,
+        &mut random,
+        &deployments,
+        &["1", "2", "3", "4"],
+        10,
+    );
+    let mut processor = space.processor(&["--max-deployments", "2", "--max-replicas", "2"]);
+    space.wait_until_counted(&publisher.ends(), &mut [&mut processor]);
+    assert_counted(&space, n_requests);
+    let other = "SELECT sumIf(requests, deployment_id = '__other__') AS deployments, \
+         sumIf(requests, deployment_id != '__other__' AND replica_id = '__other__') AS replicas FROM requests_by_replica_1m";
+    let rows = space.sql.rows(other);
+    for column in ["deployments", "replicas"] {
+        assert!(
+            rows[0][column].as_u64() > Some(0),
+            "nothing went to __other__: {rows:?}"
+        );
+    }
+}
+
+#[test]
+fn little_memory_flushes_early_and_drops_nothing() {
+    let space = Space::new();
+    let publisher = Publisher::new(&space.kafka, &space.topics);
+    let mut random = Random::new(random::seed("memory"));
+    let never = ["--flush-interval", "1h", "--coarse-flush-interval", "1h"];
+    let mut processor = space.processor(&[&never[..], &["--window-memory", "50000"]].concat());
+    let n_requests = publish(&publisher, &mut random, &["a", "b"], &["1", "2"], 40);
+    wait_for("memory alone forces a flush", CATCH_UP, || {
+        match total(&space, "requests_10s") {
+            0 => Err("nothing is stored".to_owned()),
+            _ => Ok(()),
+        }
+    });
+    assert!(processor.stop().success(), "{}", processor.tail());
+    let mut successor = space.processor(&[]);
+    space.wait_until_counted(&publisher.ends(), &mut [&mut successor]);
+    assert_counted(&space, n_requests);
+}
+
+#[test]
+fn a_lost_ledger_stops_its_partitions_and_says_so() {
+    let space = Space::new();
+    let publisher = Publisher::new(&space.kafka, &space.topics);
+    let mut random = Random::new(random::seed("lost ledger"));
+    let mut processor = space.processor(&[]);
+    publish(&publisher, &mut random, &["a", "b", "c"], &["1"], 5);
+    space.wait_until_counted(&publisher.ends(), &mut [&mut processor]);
+    assert!(processor.stop().success(), "{}", processor.tail());
+    for (table, _) in LEDGER_TABLES {
+        space
+            .sql
+            .try_rows(&format!("TRUNCATE TABLE {table}"))
+            .expect("the table is emptied");
+    }
+    let mut successor = space.processor(&[]);
+    let address = successor.address();
+    wait_for("the alarm is told", CATCH_UP, || {
+        match get(&address, "/readyz") {
+            Some((503, text)) if text.contains("no table has a ledger") => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    assert_eq!(
+        total(&space, "requests_10s"),
+        0,
+        "a stopped partition writes nothing"
+    );
+    assert!(successor.is_running());
+}
