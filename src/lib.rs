@@ -31,7 +31,8 @@
 //! # Unsafe code
 //!
 //! Only where C is called or a cache line is wished for, each block with its argument: [`bus::fetch`] and [`bus::broker`]
-//! (librdkafka's batch call, leader epochs, topic ids), [`core::level`] (prefetch), [`processor::cores`] (CPU affinity), [`local::clickhouse`] (the engine's C functions), [`local::process`]
+//! (librdkafka's batch call, leader epochs, topic ids), [`core::level`] (prefetch), [`processor::cores`] (CPU affinity), [`processor::memory`]
+//! (allocator thresholds), [`local::clickhouse`] (the engine's C functions), [`local::process`]
 //! (PDEATHSIG, signals).
 pub mod bus;
 pub mod clock;

@@ -8,7 +8,12 @@ use tokio_util::sync::CancellationToken;
 
 /// Metrics for served machine-learning models: from the replica to the chart, each request counted exactly once.
 #[derive(Parser)]
-#[command(version, about, arg_required_else_help = true, args_override_self = true)]
+#[command(
+    version,
+    about,
+    arg_required_else_help = true,
+    args_override_self = true
+)]
 struct Cli {
     #[command(subcommand)]
     role: Role,

@@ -29,14 +29,14 @@ pub struct DeadLetter {
 }
 
 pub struct DeadLetters {
-    producer: FutureProducer,
+    config: ClientConfig,
+    /// Made with the first letter: most processors never have one, and its polling thread costs a little all the time.
+    producer: Option<FutureProducer>,
     topics: TopicArgs,
 }
 
 impl DeadLetters {
-    /// # Errors
-    /// When a setting is not valid.
-    pub fn new(kafka: &KafkaArgs) -> Result<Self, KafkaError> {
+    pub fn new(kafka: &KafkaArgs) -> Self {
         let mut config = ClientConfig::new();
         config
             .set("bootstrap.servers", &kafka.bootstrap)
@@ -48,19 +48,32 @@ impl DeadLetters {
         for option in &kafka.options {
             config.set(&option.key, &option.value);
         }
-        Ok(Self {
-            producer: config.create()?,
+        Self {
+            config,
+            producer: None,
             topics: kafka.topics.clone(),
-        })
+        }
     }
 
     /// Sends them all and waits until Kafka has acknowledged each. What was not acknowledged comes back.
     pub async fn send(
-        &self,
+        &mut self,
         letters: Vec<DeadLetter>,
     ) -> Result<(), (Vec<DeadLetter>, KafkaError)> {
+        let producer = match self
+            .producer
+            .take()
+            .map_or_else(|| self.config.create(), Ok)
+        {
+            Ok(producer) => self.producer.insert(producer),
+            Err(error) => return Err((letters, error)),
+        };
+        let (producer, topics) = (&*producer, &self.topics);
         // all at once, so that the producer batches them
-        let answers = join_all(letters.iter().map(|letter| self.send_one(letter))).await;
+        let sending = letters
+            .iter()
+            .map(|letter| send_one(producer, topics, letter));
+        let answers = join_all(sending).await;
         let mut failed = Vec::new();
         let mut last_error = None;
         for (answer, letter) in answers.into_iter().zip(letters) {
@@ -74,48 +87,52 @@ impl DeadLetters {
             Some(error) => Err((failed, error)),
         }
     }
+}
 
-    async fn send_one(&self, letter: &DeadLetter) -> Result<(), KafkaError> {
-        let topic = topic_of(&self.topics, letter.source.stream);
-        let key = format!(
-            "{topic}/{}/{}/{}",
-            letter.source.partition, letter.offset, letter.reason
-        );
-        let events = letter
-            .events
-            .iter()
-            .map(u32::to_string)
-            .collect::<Vec<_>>()
-            .join(",");
-        let headers = OwnedHeaders::new_with_capacity(5)
-            .insert(Header {
-                key: "modelmeter-topic",
-                value: Some(topic),
-            })
-            .insert(Header {
-                key: "modelmeter-partition",
-                value: Some(&letter.source.partition.to_string()),
-            })
-            .insert(Header {
-                key: "modelmeter-offset",
-                value: Some(&letter.offset.to_string()),
-            })
-            .insert(Header {
-                key: "modelmeter-reason",
-                value: Some(letter.reason),
-            })
-            .insert(Header {
-                key: "modelmeter-events",
-                value: Some(&events),
-            });
-        let record = FutureRecord::to(&self.topics.dead_letters)
-            .key(&key)
-            .payload(&letter.payload)
-            .headers(headers);
-        self.producer
-            .send(record, QUEUE_TIMEOUT)
-            .await
-            .map(|_| ())
-            .map_err(|(error, _)| error)
-    }
+async fn send_one(
+    producer: &FutureProducer,
+    topics: &TopicArgs,
+    letter: &DeadLetter,
+) -> Result<(), KafkaError> {
+    let topic = topic_of(topics, letter.source.stream);
+    let key = format!(
+        "{topic}/{}/{}/{}",
+        letter.source.partition, letter.offset, letter.reason
+    );
+    let events = letter
+        .events
+        .iter()
+        .map(u32::to_string)
+        .collect::<Vec<_>>()
+        .join(",");
+    let headers = OwnedHeaders::new_with_capacity(5)
+        .insert(Header {
+            key: "modelmeter-topic",
+            value: Some(topic),
+        })
+        .insert(Header {
+            key: "modelmeter-partition",
+            value: Some(&letter.source.partition.to_string()),
+        })
+        .insert(Header {
+            key: "modelmeter-offset",
+            value: Some(&letter.offset.to_string()),
+        })
+        .insert(Header {
+            key: "modelmeter-reason",
+            value: Some(letter.reason),
+        })
+        .insert(Header {
+            key: "modelmeter-events",
+            value: Some(&events),
+        });
+    let record = FutureRecord::to(&topics.dead_letters)
+        .key(&key)
+        .payload(&letter.payload)
+        .headers(headers);
+    producer
+        .send(record, QUEUE_TIMEOUT)
+        .await
+        .map(|_| ())
+        .map_err(|(error, _)| error)
 }

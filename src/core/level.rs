@@ -1,4 +1,4 @@
-//! The open windows of one tier: found by owner and start, drained whole.
+//! The open windows of one tier: found by owner and start, cleared whole.
 //!
 //! An owner is a deployment or a replica, by its number in [`super::ids`]. Windows lie in one vector, so that the fold
 //! can prefetch one by its index, and a flush walks memory in order.
@@ -130,16 +130,27 @@ impl<W: Default> Level<W> {
         self.windows.is_empty()
     }
 
-    /// Takes every window.
-    pub fn drain(&mut self) -> Vec<Open<W>> {
+    /// The windows, in the order in which they were opened.
+    pub fn windows(&self) -> &[Open<W>] {
+        &self.windows
+    }
+
+    pub fn windows_mut(&mut self) -> &mut [Open<W>] {
+        &mut self.windows
+    }
+
+    /// Drops every window. Room for as many stays, so that a steady load allocates nothing.
+    pub fn clear(&mut self) {
         for open in &self.windows {
             self.slots[open.owner as usize].sorted.clear();
         }
+        let n = self.windows.len();
+        self.windows.clear();
+        self.windows.shrink_to(n);
         self.heap_bytes = 0;
-        std::mem::take(&mut self.windows)
     }
 
-    /// Forgets the owners too; the windows must have been drained.
+    /// Forgets the owners too; the windows must have been cleared.
     pub fn forget_owners(&mut self) {
         debug_assert!(self.windows.is_empty());
         self.slots.clear();
@@ -151,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_window_is_found_again_and_gone_after_a_drain() {
+    fn a_window_is_found_again_and_gone_after_a_clear() {
         let mut level: Level<u64> = Level::new(Tier::Minute);
         let a = level.index_of(3, 61);
         let b = level.index_of(3, 30);
@@ -159,12 +170,10 @@ mod tests {
         assert_eq!(level.index_of(3, 119), a);
         assert_ne!(level.index_of(2, 61), a);
         *level.window(a) += 5;
-        let drained = level.drain();
-        assert_eq!(drained.len(), 3);
-        assert_eq!(
-            (drained[0].owner, drained[0].start, drained[0].window),
-            (3, 60, 5)
-        );
+        assert_eq!(level.len(), 3);
+        let first = &level.windows()[0];
+        assert_eq!((first.owner, first.start, first.window), (3, 60, 5));
+        level.clear();
         assert!(level.is_empty());
         let again = level.index_of(3, 61);
         assert_eq!(*level.window(again), 0);

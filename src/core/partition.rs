@@ -9,12 +9,13 @@
 use std::sync::Arc;
 
 use super::event::{BatchHead, GpuReading, ReplicaSample, RequestEvent};
-use super::ids::IdLimits;
+use super::ids::{IdLimits, Ids};
 use super::ledger::LedgerCounts;
+use super::level::Open;
 use super::recovery::Recovery;
 use super::replica_fold::{Facts, ReplicaFold};
 use super::replica_window::ReplicaWindow;
-use super::request_fold::{RequestFold, Row, Seen, second_of};
+use super::request_fold::{RequestFold, Seen, second_of};
 use super::request_window::{ReplicaRequestWindow, RequestWindow};
 use super::table::{Stream, Table, TableSet, Tier};
 
@@ -83,15 +84,21 @@ pub enum FlushKind {
     Full,
 }
 
-/// Rows of one table.
-pub enum Rows {
-    Requests(Vec<Row<RequestWindow>>),
-    ReplicaRequests(Vec<Row<ReplicaRequestWindow>>),
-    Replicas(Vec<Row<ReplicaWindow>>),
+/// Rows of one table, still where they were folded: what is borrowed here is cleared behind the flush.
+pub enum Rows<'a> {
+    Requests(Windows<'a, RequestWindow>),
+    ReplicaRequests(Windows<'a, ReplicaRequestWindow>),
+    Replicas(Windows<'a, ReplicaWindow>),
+}
+
+/// Windows with data, and the ids that their owners' numbers stand for.
+pub struct Windows<'a, W> {
+    pub open: &'a mut [Open<W>],
+    pub ids: &'a Ids,
 }
 
 /// What one table lacks: the rows of the messages `[from, to)` of one partition.
-pub struct Delta {
+pub struct Delta<'a> {
     pub table: Table,
     pub from: u64,
     pub to: u64,
@@ -100,7 +107,7 @@ pub struct Delta {
     /// The broker's append time of the first message of the range, in ms; none where it has no message.
     pub append_ms: Option<i64>,
     pub counts: LedgerCounts,
-    pub rows: Rows,
+    pub rows: Rows<'a>,
 }
 
 /// A row of the `deployments` table.
@@ -111,13 +118,12 @@ pub struct DeploymentRow {
     pub seen: Seen,
 }
 
-/// Everything that a flush takes out of a partition.
+/// What a flush takes out of a partition beside its deltas.
 pub struct Flush {
     pub source: Source,
     pub generation: u64,
     /// The next offset to be folded: what may be committed once everything is stored.
     pub position: u64,
-    pub deltas: Vec<Delta>,
     pub deployments: Vec<DeploymentRow>,
 }
 
@@ -359,48 +365,42 @@ impl Partition {
         }
     }
 
-    /// Takes the windows out, with the offsets that they cover. What it returns is stored or the partition is dropped.
+    /// Hands out what each table lacks, and clears it. What was handed out is stored or the partition is dropped.
     /// A fine flush that meets a cut is a full one: the range of the table that begins here must not reach back.
-    pub fn flush(&mut self, kind: FlushKind) -> Flush {
+    pub fn flush(&mut self, kind: FlushKind, mut emit: impl FnMut(Delta<'_>)) -> Flush {
         let kind = if self.next == self.next_cut {
             FlushKind::Full
         } else {
             kind
         };
-        let active: TableSet = self
-            .tables
-            .iter()
-            .filter(|progress| progress.from < self.next)
-            .map(|progress| progress.table)
-            .collect();
-        let mut rows = match &mut self.fold {
-            Fold::Requests(fold) => drain_requests(fold, active, kind),
-            Fold::Replicas(fold) => drain_replicas(fold, active, kind),
-        };
-        let deployments = self.take_deployments(kind);
-        let mut deltas = Vec::new();
-        for progress in &mut self.tables {
-            if kind == FlushKind::Fine && progress.table.tier() != Tier::TenSeconds
-                || progress.from > self.next
-            {
-                continue;
-            }
-            if let Some(at) = rows.iter().position(|(table, _)| *table == progress.table)
-                && progress.from < self.next
-            {
-                deltas.push(Delta {
-                    table: progress.table,
+        let (to, epoch, counts, tables) = (self.next, self.epoch, self.counts, &self.tables);
+        let lacking = tables.iter().filter(|progress| progress.from < to);
+        let active: TableSet = lacking.map(|progress| progress.table).collect();
+        let mut emit_rows = |table, rows: Rows<'_>| {
+            if let Some(progress) = tables.iter().find(|progress| progress.table == table) {
+                emit(Delta {
+                    table,
                     from: progress.from,
-                    to: self.next,
-                    epoch: self.epoch,
+                    to,
+                    epoch,
                     append_ms: progress.append_ms,
-                    counts: self.counts.since(progress.base),
-                    rows: rows.swap_remove(at).1,
+                    counts: counts.since(progress.base),
+                    rows,
                 });
             }
-            progress.from = self.next;
-            progress.base = self.counts;
-            progress.append_ms = None;
+        };
+        match &mut self.fold {
+            Fold::Requests(fold) => fold.flush(kind, active, &mut emit_rows),
+            Fold::Replicas(fold) => fold.flush(kind, active, &mut emit_rows),
+        }
+        let deployments = self.take_deployments(kind);
+        for progress in &mut self.tables {
+            let is_covered = kind == FlushKind::Full || progress.table.tier() == Tier::TenSeconds;
+            if is_covered && progress.from <= self.next {
+                progress.from = self.next;
+                progress.base = self.counts;
+                progress.append_ms = None;
+            }
         }
         self.wants_append_time = true;
         self.find_next_cut();
@@ -408,7 +408,6 @@ impl Partition {
             source: self.source,
             generation: self.generation,
             position: self.next,
-            deltas,
             deployments,
         }
     }
@@ -450,56 +449,6 @@ const fn judge(append_us: i64, event_us: i64) -> Timeliness {
     } else {
         Timeliness::Accepted
     }
-}
-
-fn drain_requests(fold: &mut RequestFold, active: TableSet, kind: FlushKind) -> Vec<(Table, Rows)> {
-    fold.apply();
-    let mut rows = Vec::new();
-    let mut add = |table, taken: Option<Rows>| rows.extend(taken.map(|taken| (table, taken)));
-    add(
-        Table::Requests10s,
-        fold.drain_fine(active).map(Rows::Requests),
-    );
-    if kind == FlushKind::Full {
-        add(
-            Table::Requests1m,
-            fold.drain_minutes(active).map(Rows::Requests),
-        );
-        add(
-            Table::RequestsByReplica1m,
-            fold.drain_replica_minutes(active)
-                .map(Rows::ReplicaRequests),
-        );
-        if active.contains(Table::Requests1h) {
-            add(Table::Requests1h, Some(Rows::Requests(fold.drain_hours())));
-        }
-        if active.contains(Table::RequestsByReplica1h) {
-            add(
-                Table::RequestsByReplica1h,
-                Some(Rows::ReplicaRequests(fold.drain_replica_hours())),
-            );
-        }
-    }
-    rows
-}
-
-fn drain_replicas(fold: &mut ReplicaFold, active: TableSet, kind: FlushKind) -> Vec<(Table, Rows)> {
-    let mut rows = Vec::new();
-    let mut add = |table, taken: Option<Rows>| rows.extend(taken.map(|taken| (table, taken)));
-    add(
-        Table::Replicas10s,
-        fold.drain_fine(active).map(Rows::Replicas),
-    );
-    if kind == FlushKind::Full {
-        add(
-            Table::Replicas1m,
-            fold.drain_minutes(active).map(Rows::Replicas),
-        );
-        if active.contains(Table::Replicas1h) {
-            add(Table::Replicas1h, Some(Rows::Replicas(fold.drain_hours())));
-        }
-    }
-    rows
 }
 
 fn unnamed(seen: Vec<(Arc<str>, Seen)>) -> Vec<DeploymentRow> {

@@ -41,33 +41,35 @@ impl StoredTable {
         self.counts.late += delta.counts.late;
         self.counts.invalid += delta.counts.invalid;
         match &delta.rows {
-            Rows::Requests(rows) => rows.iter().for_each(|row| {
-                self.add(
-                    row,
-                    row.window.counts.requests(),
-                    row.window.end_to_end.count(),
-                )
-            }),
-            Rows::ReplicaRequests(rows) => {
-                rows.iter().for_each(|row| {
+            Rows::Requests(Windows { open, ids }) => {
+                for open in open.iter() {
+                    let counts = open.window.counts.requests();
+                    let place = (
+                        ids.deployment_id(open.owner).to_string(),
+                        String::new(),
+                        open.start,
+                    );
+                    self.add(place, counts, open.window.end_to_end.count());
+                }
+            }
+            Rows::ReplicaRequests(Windows { open, ids }) => {
+                for open in open.iter() {
+                    let (deployment, replica) = ids.replica_ids(open.owner);
+                    let place = (deployment.to_string(), replica.to_string(), open.start);
                     self.add(
-                        row,
-                        row.window.counts.requests(),
-                        row.window.end_to_end.count(),
-                    )
-                });
+                        place,
+                        open.window.counts.requests(),
+                        open.window.end_to_end.count(),
+                    );
+                }
             }
             Rows::Replicas(_) => unreachable!("a partition of requests"),
         }
     }
 
-    fn add<W>(&mut self, row: &Row<W>, requests: u64, in_sketch: u64) {
+    fn add(&mut self, place: (String, String, u32), requests: u64, in_sketch: u64) {
         assert_eq!(requests, in_sketch, "the sketch has every request");
-        let replica = row.replica.as_deref().unwrap_or_default().to_owned();
-        *self
-            .requests
-            .entry((row.deployment.to_string(), replica, row.window_start))
-            .or_default() += requests;
+        *self.requests.entry(place).or_default() += requests;
     }
 }
 
@@ -201,14 +203,16 @@ fn live(
     chance: &mut impl Iterator<Item = (u8, Option<usize>)>,
 ) {
     let mut store_flush = |partition: &mut Partition, kind, dies_after: Option<usize>| {
-        let flush = partition.flush(kind);
-        for (n, delta) in flush.deltas.iter().enumerate() {
-            if Some(n) == dies_after {
-                return false;
+        let mut n_stored = 0;
+        let mut is_alive = true;
+        partition.flush(kind, |delta| {
+            is_alive &= Some(n_stored) != dies_after;
+            if is_alive {
+                store.get_mut(&delta.table).expect("a table").insert(&delta);
+                n_stored += 1;
             }
-            store.get_mut(&delta.table).expect("a table").insert(delta);
-        }
-        dies_after.is_none_or(|n| n < flush.deltas.len())
+        });
+        is_alive && dies_after.is_none_or(|n| n < n_stored)
     };
     let mut offset = partition.position();
     while let Some(sent) = log.get(usize::try_from(offset).expect("small")) {
@@ -290,8 +294,9 @@ fn a_range_is_closed_at_its_limits() {
         assert!(offset < 1_000, "no limit was reached");
     }
     assert!(partition.n_windows() >= MAX_RANGE_ROWS || partition.state_bytes() >= MAX_RANGE_BYTES);
-    let flush = partition.flush(FlushKind::Full);
-    assert_eq!((flush.deltas.len(), flush.position), (1, offset));
+    let mut n_deltas = 0;
+    let flush = partition.flush(FlushKind::Full, |_| n_deltas += 1);
+    assert_eq!((n_deltas, flush.position), (1, offset));
     assert_eq!(
         (
             partition.n_windows(),

@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use super::event::{GpuReading, ReplicaSample};
 use super::ids::{IdLimits, Ids};
-use super::level::{Level, Open};
+use super::level::Level;
+use super::partition::{FlushKind, Rows, Windows};
 use super::replica_window::{ReplicaWindow, SampleValues};
-use super::request_fold::{Row, Seen, second_of};
+use super::request_fold::{Seen, second_of};
 use super::table::{Table, TableSet, Tier};
 
 /// Different facts of one deployment that are kept between two flushes. A promotion is two; more is a producer that
@@ -185,36 +186,39 @@ impl ReplicaFold {
             .collect()
     }
 
-    /// Drains the 10 s windows: into the coarser windows of the tables that cover this range, and out, if the 10 s
-    /// table does.
-    pub fn drain_fine(&mut self, active: TableSet) -> Option<Vec<Row<ReplicaWindow>>> {
-        let drained = self.ten_seconds.drain();
+    /// Hands out the rows of each active table, coarser tiers merged from the finer, and clears what was handed out.
+    /// A fine flush is of the 10 s table alone.
+    pub fn flush(
+        &mut self,
+        kind: FlushKind,
+        active: TableSet,
+        emit: &mut dyn FnMut(Table, Rows<'_>),
+    ) {
         // the hour is merged from the minutes where there are any, else from here
         if active.contains(Table::Replicas1m) {
-            self.minutes.merge_up(&drained, merge);
+            self.minutes.merge_up(self.ten_seconds.windows(), merge);
         } else if active.contains(Table::Replicas1h) {
-            self.hours.merge_up(&drained, merge);
+            self.hours.merge_up(self.ten_seconds.windows(), merge);
         }
-        active
-            .contains(Table::Replicas10s)
-            .then(|| self.rows(drained))
-    }
-
-    /// Drains the 1 m windows likewise; call after [`Self::drain_fine`].
-    pub fn drain_minutes(&mut self, active: TableSet) -> Option<Vec<Row<ReplicaWindow>>> {
-        let drained = self.minutes.drain();
+        let ids = &self.ids;
+        let mut emit_level = |table, level: &mut Level<ReplicaWindow>| {
+            if active.contains(table) {
+                let open = level.windows_mut();
+                emit(table, Rows::Replicas(Windows { open, ids }));
+            }
+        };
+        emit_level(Table::Replicas10s, &mut self.ten_seconds);
+        self.ten_seconds.clear();
+        if kind == FlushKind::Fine {
+            return;
+        }
         if active.contains(Table::Replicas1h) {
-            self.hours.merge_up(&drained, merge);
+            self.hours.merge_up(self.minutes.windows(), merge);
         }
-        active
-            .contains(Table::Replicas1m)
-            .then(|| self.rows(drained))
-    }
-
-    /// Drains the 1 h windows; call after [`Self::drain_minutes`].
-    pub fn drain_hours(&mut self) -> Vec<Row<ReplicaWindow>> {
-        let drained = self.hours.drain();
-        self.rows(drained)
+        emit_level(Table::Replicas1m, &mut self.minutes);
+        emit_level(Table::Replicas1h, &mut self.hours);
+        self.minutes.clear();
+        self.hours.clear();
     }
 
     /// Forgets ids once no window names one; call after [`Self::take_all_facts`].
@@ -225,21 +229,6 @@ impl ReplicaFold {
             self.minutes.forget_owners();
             self.hours.forget_owners();
         }
-    }
-
-    fn rows(&self, drained: Vec<Open<ReplicaWindow>>) -> Vec<Row<ReplicaWindow>> {
-        drained
-            .into_iter()
-            .map(|open| {
-                let (deployment, replica) = self.ids.replica_ids(open.owner);
-                Row {
-                    deployment: deployment.clone(),
-                    replica: Some(replica.clone()),
-                    window_start: open.start,
-                    window: open.window,
-                }
-            })
-            .collect()
     }
 }
 

@@ -1,29 +1,20 @@
 //! Folds one partition's requests into windows, and hands out the windows that a flush covers.
 //!
 //! Events meet the 10 s windows of their deployment and the 1 m windows of their replica. The coarser tiers are merged
-//! from the finer ones when a flush drains them, so that an event is recorded twice and not five times.
+//! from the finer ones by a flush, so that an event is recorded twice and not five times.
 
 use std::sync::Arc;
 
 use super::event::RequestEvent;
 use super::ids::{IdLimits, Ids, Place};
-use super::level::{Level, Open};
+use super::level::Level;
+use super::partition::{FlushKind, Rows, Windows};
 use super::request_window::{ReplicaRequestWindow, RequestWindow};
 use super::sketch::{KeyTable, key_table};
 use super::table::{Table, TableSet, Tier};
 
 /// How far ahead of the fold a window is loaded: the time of about eight events hides one miss.
 const PREFETCH_AHEAD: usize = 8;
-
-/// One row of a table to be: whose window, which, and what is in it.
-pub struct Row<W> {
-    pub deployment: Arc<str>,
-    /// None in tables by deployment.
-    pub replica: Option<Arc<str>>,
-    /// Seconds since 1970.
-    pub window_start: u32,
-    pub window: W,
-}
 
 /// First and last second in which something was seen of a deployment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -213,57 +204,75 @@ impl RequestFold {
             .collect()
     }
 
-    /// Drains the 10 s windows: into the 1 m and 1 h windows of the tables that cover this range, and out, if the 10 s
-    /// table does.
-    pub fn drain_fine(&mut self, active: TableSet) -> Option<Vec<Row<RequestWindow>>> {
-        let drained = self.ten_seconds.drain();
+    /// Hands out the rows of each active table, coarser tiers merged from the finer, and clears what was handed out.
+    /// A fine flush is of the 10 s table alone.
+    pub fn flush(
+        &mut self,
+        kind: FlushKind,
+        active: TableSet,
+        emit: &mut dyn FnMut(Table, Rows<'_>),
+    ) {
+        self.apply();
         // the hour is merged from the minutes where there are any, else from here
         if active.contains(Table::Requests1m) {
-            self.minutes.merge_up(&drained, RequestWindow::merge);
+            self.minutes
+                .merge_up(self.ten_seconds.windows(), RequestWindow::merge);
         } else if active.contains(Table::Requests1h) {
-            self.hours.merge_up(&drained, RequestWindow::merge);
+            self.hours
+                .merge_up(self.ten_seconds.windows(), RequestWindow::merge);
         }
-        active
-            .contains(Table::Requests10s)
-            .then(|| self.deployment_rows(drained))
+        self.emit(Table::Requests10s, active, emit);
+        self.ten_seconds.clear();
+        if kind == FlushKind::Full {
+            self.flush_coarse(active, emit);
+        }
     }
 
-    /// Drains the 1 m windows likewise; call after [`Self::drain_fine`].
-    pub fn drain_minutes(&mut self, active: TableSet) -> Option<Vec<Row<RequestWindow>>> {
-        let drained = self.minutes.drain();
+    fn flush_coarse(&mut self, active: TableSet, emit: &mut dyn FnMut(Table, Rows<'_>)) {
         if active.contains(Table::Requests1h) {
-            self.hours.merge_up(&drained, RequestWindow::merge);
+            self.hours
+                .merge_up(self.minutes.windows(), RequestWindow::merge);
         }
-        active
-            .contains(Table::Requests1m)
-            .then(|| self.deployment_rows(drained))
-    }
-
-    /// Drains the 1 h windows; call after [`Self::drain_minutes`].
-    pub fn drain_hours(&mut self) -> Vec<Row<RequestWindow>> {
-        let drained = self.hours.drain();
-        self.deployment_rows(drained)
-    }
-
-    /// Drains the replicas' 1 m windows, merging them into their hours.
-    pub fn drain_replica_minutes(
-        &mut self,
-        active: TableSet,
-    ) -> Option<Vec<Row<ReplicaRequestWindow>>> {
-        let drained = self.replica_minutes.drain();
         if active.contains(Table::RequestsByReplica1h) {
             self.replica_hours
-                .merge_up(&drained, ReplicaRequestWindow::merge);
+                .merge_up(self.replica_minutes.windows(), ReplicaRequestWindow::merge);
         }
-        active
-            .contains(Table::RequestsByReplica1m)
-            .then(|| self.replica_rows(drained))
+        for table in [
+            Table::Requests1m,
+            Table::Requests1h,
+            Table::RequestsByReplica1m,
+            Table::RequestsByReplica1h,
+        ] {
+            self.emit(table, active, emit);
+        }
+        self.minutes.clear();
+        self.hours.clear();
+        self.replica_minutes.clear();
+        self.replica_hours.clear();
     }
 
-    /// Drains the replicas' 1 h windows; call after [`Self::drain_replica_minutes`].
-    pub fn drain_replica_hours(&mut self) -> Vec<Row<ReplicaRequestWindow>> {
-        let drained = self.replica_hours.drain();
-        self.replica_rows(drained)
+    fn emit(&mut self, table: Table, active: TableSet, emit: &mut dyn FnMut(Table, Rows<'_>)) {
+        if !active.contains(table) {
+            return;
+        }
+        let ids = &self.ids;
+        let mut by_deployment = |level: &mut Level<RequestWindow>| {
+            let open = level.windows_mut();
+            emit(table, Rows::Requests(Windows { open, ids }));
+        };
+        match table {
+            Table::Requests10s => by_deployment(&mut self.ten_seconds),
+            Table::Requests1m => by_deployment(&mut self.minutes),
+            Table::Requests1h => by_deployment(&mut self.hours),
+            Table::RequestsByReplica1m => {
+                let open = self.replica_minutes.windows_mut();
+                emit(table, Rows::ReplicaRequests(Windows { open, ids }));
+            }
+            _ => {
+                let open = self.replica_hours.windows_mut();
+                emit(table, Rows::ReplicaRequests(Windows { open, ids }));
+            }
+        }
     }
 
     /// Forgets ids once no window names one; call after [`Self::take_all_seen`].
@@ -276,36 +285,6 @@ impl RequestFold {
             self.replica_minutes.forget_owners();
             self.replica_hours.forget_owners();
         }
-    }
-
-    fn deployment_rows(&self, drained: Vec<Open<RequestWindow>>) -> Vec<Row<RequestWindow>> {
-        drained
-            .into_iter()
-            .map(|open| Row {
-                deployment: self.ids.deployment_id(open.owner).clone(),
-                replica: None,
-                window_start: open.start,
-                window: open.window,
-            })
-            .collect()
-    }
-
-    fn replica_rows(
-        &self,
-        drained: Vec<Open<ReplicaRequestWindow>>,
-    ) -> Vec<Row<ReplicaRequestWindow>> {
-        drained
-            .into_iter()
-            .map(|open| {
-                let (deployment, replica) = self.ids.replica_ids(open.owner);
-                Row {
-                    deployment: deployment.clone(),
-                    replica: Some(replica.clone()),
-                    window_start: open.start,
-                    window: open.window,
-                }
-            })
-            .collect()
     }
 }
 

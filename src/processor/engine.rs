@@ -85,7 +85,7 @@ impl Engine {
             workers: start_workers(args, &registry, &status, &report)?,
             writer,
             broker: Arc::new(Broker::new(&args.kafka, &args.group)?),
-            dead_letters: DeadLetters::new(&args.kafka)?,
+            dead_letters: DeadLetters::new(&args.kafka),
             member: Some(Member::join(&args.kafka, &args.group, decide)?),
             status,
             owned: BTreeMap::new(),
@@ -223,7 +223,7 @@ impl Engine {
         Ok(all)
     }
 
-    async fn bury(&self, mut letters: Vec<DeadLetter>) {
+    async fn bury(&mut self, mut letters: Vec<DeadLetter>) {
         let n = letters.len();
         while !letters.is_empty() {
             let Err((failed, error)) = self.dead_letters.send(letters).await else {

@@ -312,18 +312,18 @@ impl Intake {
         self.n_flushes[FlushKind::Full as usize] += u64::from(kind == FlushKind::Full);
         let mut flushes = Vec::with_capacity(self.owned.len());
         for owned in &mut self.owned {
+            let mut deltas = Vec::new();
+            // encoded here, so that the one writer has only to send
+            let (number, ledger) = (owned.partition.source().partition, &owned.ledger);
+            let flush = owned.partition.flush(kind, |delta| {
+                deltas.push(encode_delta(delta, number, ledger))
+            });
             let Flush {
                 source,
                 generation,
                 position,
-                deltas,
                 deployments,
-            } = owned.partition.flush(kind);
-            // encoded here, so that the one writer has only to send
-            let deltas = deltas
-                .into_iter()
-                .map(|delta| encode_delta(delta, source.partition, &owned.ledger))
-                .collect();
+            } = flush;
             flushes.push(EncodedFlush {
                 source,
                 generation,

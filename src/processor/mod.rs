@@ -9,13 +9,15 @@
 //! [`worker`]s read on threads of their own and share nothing; their [`intake`] decodes and folds. The [`conductor`] is
 //! the one task that decides: it answers the group and asks for flushes; its [`engine`] carries that out, with the one
 //! [`writer`]. [`status`] is what all of them
-//! say of themselves, [`http`] where it is asked; [`cores`] is where a worker runs.
+//! say of themselves, [`http`] where it is asked; [`cores`] is where a worker runs, [`memory`]
+//! how the heap is kept.
 pub mod backoff;
 pub mod conductor;
 pub mod cores;
 pub mod engine;
 pub mod http;
 pub mod intake;
+pub mod memory;
 pub mod status;
 pub mod worker;
 pub mod writer;
@@ -103,6 +105,7 @@ impl ProcessorArgs {
 /// for a minute.
 pub async fn run(args: ProcessorArgs, shutdown: CancellationToken) -> anyhow::Result<()> {
     tracing::info!(?args, "starting");
+    memory::keep_what_was_used();
     let address = args.store.address()?;
     let registry = match &args.schemas {
         Some(directory) => SchemaRegistry::with_directory(directory)?,

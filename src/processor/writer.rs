@@ -8,8 +8,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
-
 use super::backoff::Backoff;
 use super::status::{InsertResult, Status};
 use super::worker::EncodedFlush;
@@ -21,7 +19,7 @@ use crate::core::recovery::Recovery;
 use crate::core::table::{Stream, Table};
 use crate::store::columns::columns;
 use crate::store::insert::{Expected, Insert, InsertError, Pins, send};
-use crate::store::native::{Chunk, encode_block};
+use crate::store::native::{Chunk, block};
 use crate::store::rows::{EncodedDelta, encode_heartbeat};
 use crate::store::{deployments, ledger};
 
@@ -375,7 +373,7 @@ impl Writer {
             })
             .collect();
         let chunks: Vec<&Chunk> = shares.iter().map(|share| &share.chunk).collect();
-        let body = Bytes::from(encode_block(columns(table), &chunks));
+        let body = block(columns(table), &chunks);
         let ledger = self.ledger(shares[0].source.stream);
         send(
             &self.address,

@@ -6,8 +6,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Limited};
 use hyper::client::conn::http1;
 use hyper::header::{CONTENT_LENGTH, HOST};
 use hyper::{Method, Request, StatusCode};
@@ -15,6 +14,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use super::columns::{names, structure};
+use super::native::Frames;
 use crate::config::StoreAddress;
 use crate::core::table::Table;
 
@@ -45,7 +45,7 @@ pub struct Insert<'a> {
     /// Days since 1970: the ClickHouse partition of every row.
     pub ingested: i64,
     /// The block, in Native format.
-    pub body: Bytes,
+    pub body: Frames,
 }
 
 /// How the server answered. None of it is believed.
@@ -236,7 +236,7 @@ pub async fn send(
     answered.unwrap_or(Err(InsertError::Timeout))
 }
 
-fn request(address: &StoreAddress, pins: &Pins, insert: &Insert<'_>) -> Request<Full<Bytes>> {
+fn request(address: &StoreAddress, pins: &Pins, insert: &Insert<'_>) -> Request<Frames> {
     // one id a table: a second writer is told to wait while this statement runs
     let query_id = format!("modelmeter:{}.{}", address.database, insert.table.name());
     let path = format!(
@@ -251,8 +251,8 @@ fn request(address: &StoreAddress, pins: &Pins, insert: &Insert<'_>) -> Request<
         .header(HOST, &address.authority)
         .header("x-clickhouse-user", &address.user)
         .header("x-clickhouse-key", &address.password)
-        .header(CONTENT_LENGTH, insert.body.len())
-        .body(Full::new(insert.body.clone()))
+        .header(CONTENT_LENGTH, insert.body.n_bytes())
+        .body(insert.body.clone())
         .expect("a percent-encoded path and checked headers make a request")
 }
 
@@ -301,7 +301,7 @@ mod tests {
             ledger: "t/id",
             expected: &expected,
             ingested: 20_781,
-            body: Bytes::new(),
+            body: Frames::default(),
         };
         let text = statement(&insert, &pins);
         assert!(text.contains(

@@ -1,10 +1,24 @@
 //! ClickHouse's Native format: one block of columns.
 //!
-//! A chunk holds the columns of some rows; a block joins the chunks of several
-//! partitions, column by column. In a
-//! block a column's values follow one another without any prefix, aggregate states too.
+//! [`Columns`] takes rows; the [`Chunk`] that it becomes is shared and never copied again: a block joins the chunks of
+//! several partitions column by column, as [`Frames`] that go to the socket as they are. In a block a column's values
+//! follow one another without any prefix, aggregate states too.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame, SizeHint};
 
 use super::columns::Column;
+
+/// What a sketch of a few values takes, for the first reservation.
+const TYPICAL_STATE_BYTES: usize = 96;
+
+/// What an id takes, likewise.
+const TYPICAL_STRING_BYTES: usize = 24;
 
 /// Appends an unsigned LEB128 number.
 pub fn put_varint(mut value: u64, out: &mut Vec<u8>) {
@@ -21,17 +35,26 @@ pub fn put_string(text: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(text.as_bytes());
 }
 
-/// The columns of some rows of one table.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Chunk {
+/// The columns of some rows of one table, while rows are added.
+pub struct Columns {
     n_rows: usize,
     columns: Vec<Vec<u8>>,
     /// The Map column, whose offsets run over the whole block.
     map: MapColumn,
 }
 
+/// The columns of some rows of one table. A clone shares them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chunk {
+    n_rows: usize,
+    columns: Vec<Bytes>,
+    map_lengths: Vec<u32>,
+    map_keys: Bytes,
+    map_values: Bytes,
+}
+
 /// A `Map(UInt16, UInt64)` column in parts.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Default)]
 struct MapColumn {
     /// Entries of each row.
     lengths: Vec<u32>,
@@ -39,24 +62,17 @@ struct MapColumn {
     values: Vec<u8>,
 }
 
-impl Chunk {
-    pub fn new(n_columns: usize) -> Self {
+impl Columns {
+    /// Columns of these types with room for `n_rows`.
+    pub fn new(columns: &[Column], n_rows: usize) -> Self {
+        let columns = columns
+            .iter()
+            .map(|column| Vec::with_capacity(n_rows * typical_bytes(column.type_name)));
         Self {
             n_rows: 0,
-            columns: vec![Vec::new(); n_columns],
+            columns: columns.collect(),
             map: MapColumn::default(),
         }
-    }
-
-    pub const fn n_rows(&self) -> usize {
-        self.n_rows
-    }
-
-    pub fn n_bytes(&self) -> usize {
-        self.columns.iter().map(Vec::len).sum::<usize>()
-            + self.map.lengths.len() * 8
-            + self.map.keys.len()
-            + self.map.values.len()
     }
 
     /// Begins a row: every column is then written once, in order.
@@ -67,41 +83,130 @@ impl Chunk {
             map: &mut self.map,
         }
     }
-}
 
-/// One block of all the chunks' rows, in Native format.
-pub fn encode_block(columns: &[Column], chunks: &[&Chunk]) -> Vec<u8> {
-    let n_bytes: usize = chunks.iter().map(|chunk| chunk.n_bytes()).sum();
-    let n_rows: usize = chunks.iter().map(|chunk| chunk.n_rows).sum();
-    let mut out = Vec::with_capacity(n_bytes + columns.len() * 128);
-    put_varint(columns.len() as u64, &mut out);
-    put_varint(n_rows as u64, &mut out);
-    for (index, column) in columns.iter().enumerate() {
-        put_string(&column.name, &mut out);
-        put_string(column.type_name, &mut out);
-        if column.type_name.starts_with("Map(") {
-            encode_map(chunks, &mut out);
-        } else {
-            for chunk in chunks {
-                out.extend_from_slice(&chunk.columns[index]);
-            }
+    /// Fills the last columns of `n_rows` rows that were left out: each is as many bytes of one kind a row.
+    pub fn fill_last(&mut self, n_rows: usize, fill: &[(usize, u8)]) {
+        let first = self.columns.len() - fill.len();
+        for (column, &(n_bytes, byte)) in self.columns[first..].iter_mut().zip(fill) {
+            column.resize(column.len() + n_rows * n_bytes, byte);
         }
     }
-    out
+
+    /// No more rows.
+    pub fn finish(self) -> Chunk {
+        Chunk {
+            n_rows: self.n_rows,
+            columns: self.columns.into_iter().map(Bytes::from).collect(),
+            map_lengths: self.map.lengths,
+            map_keys: Bytes::from(self.map.keys),
+            map_values: Bytes::from(self.map.values),
+        }
+    }
+}
+
+fn typical_bytes(type_name: &str) -> usize {
+    match type_name {
+        "UInt64" | "Float64" => 8,
+        "UInt32" | "Int32" | "DateTime('UTC')" => 4,
+        "String" => TYPICAL_STRING_BYTES,
+        name if name.starts_with("Map(") => 0,
+        _ => TYPICAL_STATE_BYTES,
+    }
+}
+
+impl Chunk {
+    pub const fn n_rows(&self) -> usize {
+        self.n_rows
+    }
+
+    pub fn n_bytes(&self) -> usize {
+        let map = self.map_lengths.len() * 8 + self.map_keys.len() + self.map_values.len();
+        self.columns.iter().map(Bytes::len).sum::<usize>() + map
+    }
+}
+
+/// One block of all the chunks' rows.
+pub fn block(columns: &[Column], chunks: &[&Chunk]) -> Frames {
+    let mut frames = Frames::default();
+    let mut head = Vec::new();
+    put_varint(columns.len() as u64, &mut head);
+    put_varint(
+        chunks.iter().map(|chunk| chunk.n_rows as u64).sum(),
+        &mut head,
+    );
+    for (index, column) in columns.iter().enumerate() {
+        put_string(&column.name, &mut head);
+        put_string(column.type_name, &mut head);
+        if column.type_name.starts_with("Map(") {
+            put_map_ends(chunks, &mut head);
+            frames.push(Bytes::from(std::mem::take(&mut head)));
+            chunks
+                .iter()
+                .for_each(|chunk| frames.push(chunk.map_keys.clone()));
+            chunks
+                .iter()
+                .for_each(|chunk| frames.push(chunk.map_values.clone()));
+        } else {
+            frames.push(Bytes::from(std::mem::take(&mut head)));
+            chunks
+                .iter()
+                .for_each(|chunk| frames.push(chunk.columns[index].clone()));
+        }
+    }
+    frames
 }
 
 /// A Map is three runs: where each row's entries end, counted over the block; the keys; the values.
-fn encode_map(chunks: &[&Chunk], out: &mut Vec<u8>) {
+fn put_map_ends(chunks: &[&Chunk], out: &mut Vec<u8>) {
     let mut end = 0_u64;
-    for length in chunks.iter().flat_map(|chunk| &chunk.map.lengths) {
+    for length in chunks.iter().flat_map(|chunk| &chunk.map_lengths) {
         end += u64::from(*length);
         out.extend_from_slice(&end.to_le_bytes());
     }
-    for chunk in chunks {
-        out.extend_from_slice(&chunk.map.keys);
+}
+
+/// A request's body in pieces of known total length. A clone shares the pieces.
+#[derive(Debug, Clone, Default)]
+pub struct Frames {
+    pieces: VecDeque<Bytes>,
+    n_bytes: u64,
+}
+
+impl Frames {
+    fn push(&mut self, piece: Bytes) {
+        if !piece.is_empty() {
+            self.n_bytes += piece.len() as u64;
+            self.pieces.push_back(piece);
+        }
     }
-    for chunk in chunks {
-        out.extend_from_slice(&chunk.map.values);
+
+    /// Bytes of all pieces.
+    pub const fn n_bytes(&self) -> u64 {
+        self.n_bytes
+    }
+}
+
+impl Body for Frames {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let piece = self.pieces.pop_front();
+        Poll::Ready(piece.map(|piece| {
+            self.n_bytes -= piece.len() as u64;
+            Ok(Frame::data(piece))
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.n_bytes)
     }
 }
 
@@ -156,11 +261,11 @@ impl RowWriter<'_> {
         self.map.lengths.push(n);
     }
 
-    /// Checks that the row is whole.
-    pub fn end(self) {
-        assert_eq!(
+    /// Ends the row; `n_left` columns are filled later, by [`Columns::fill_last`].
+    pub fn end(self, n_left: usize) {
+        debug_assert_eq!(
             self.columns.len(),
-            0,
+            n_left,
             "a row has as many values as its table has columns"
         );
     }
@@ -170,36 +275,52 @@ impl RowWriter<'_> {
 mod tests {
     use super::*;
 
+    fn columns() -> [Column; 3] {
+        [
+            ("a", "String"),
+            ("m", "Map(UInt16, UInt64)"),
+            ("n", "UInt32"),
+        ]
+        .map(|(name, type_name)| Column {
+            name: name.to_owned(),
+            type_name,
+        })
+    }
+
     fn chunk(rows: &[(&str, &[(u16, u64)])]) -> Chunk {
-        let mut chunk = Chunk::new(2);
+        let mut building = Columns::new(&columns(), rows.len());
         for (text, entries) in rows {
-            let mut row = chunk.row();
+            let mut row = building.row();
             row.string(text);
             row.map(entries.iter().copied());
-            row.end();
+            row.end(1);
         }
-        chunk
+        building.fill_last(rows.len(), &[(4, 0xFF)]);
+        building.finish()
+    }
+
+    fn bytes(frames: Frames) -> Vec<u8> {
+        let all = frames.pieces.iter().flatten().copied().collect::<Vec<u8>>();
+        assert_eq!(all.len() as u64, frames.n_bytes());
+        all
     }
 
     #[test]
     fn joined_chunks_are_the_block_of_all_their_rows() {
-        let columns = [
-            Column {
-                name: "a".to_owned(),
-                type_name: "String",
-            },
-            Column {
-                name: "m".to_owned(),
-                type_name: "Map(UInt16, UInt64)",
-            },
-        ];
         let rows: [(&str, &[(u16, u64)]); 3] =
             [("x", &[(200, 5)]), ("yy", &[]), ("z", &[(1, 2), (3, 4)])];
         let (first, others, all) = (chunk(&rows[..1]), chunk(&rows[1..]), chunk(&rows));
         assert_eq!(
-            encode_block(&columns, &[&first, &others]),
-            encode_block(&columns, &[&all])
+            bytes(block(&columns(), &[&first, &others])),
+            bytes(block(&columns(), &[&all]))
         );
-        assert_eq!(all.n_rows(), 3);
+        assert_eq!((all.n_rows(), first.n_rows() + others.n_rows()), (3, 3));
+    }
+
+    #[test]
+    fn a_block_begins_with_its_columns_and_rows() {
+        let all = bytes(block(&columns(), &[&chunk(&[("x", &[])])]));
+        assert_eq!(all[..2], [3, 1]);
+        assert_eq!(all[all.len() - 4..], [0xFF; 4]);
     }
 }

@@ -1,13 +1,10 @@
 //! A flush's rows as columns: data rows and the ledger row that stands in the same part.
 
-use std::sync::Arc;
-
 use super::columns::{columns, has_status_codes, is_by_replica};
-use super::native::{Chunk, RowWriter};
+use super::native::{Chunk, Columns, RowWriter};
 use crate::core::event::{Outcome, StatusClass};
-use crate::core::partition::{Delta, Rows};
+use crate::core::partition::{Delta, Rows, Windows};
 use crate::core::replica_window::{ReadingKind, ReplicaWindow};
-use crate::core::request_fold::Row;
 use crate::core::request_window::{ReplicaRequestWindow, RequestCounts, RequestWindow};
 use crate::core::sketch::Sketch;
 use crate::core::table::{Stream, Table};
@@ -35,7 +32,7 @@ pub struct EncodedDelta {
 }
 
 /// The rows of one delta, and its ledger row. `ledger` is `<topic>/<topic id>`.
-pub fn encode_delta(delta: Delta, partition: i32, ledger: &str) -> EncodedDelta {
+pub fn encode_delta(delta: Delta<'_>, partition: i32, ledger: &str) -> EncodedDelta {
     let Delta {
         table,
         from,
@@ -52,54 +49,77 @@ pub fn encode_delta(delta: Delta, partition: i32, ledger: &str) -> EncodedDelta 
     }
 }
 
-fn encode_rows(delta: Delta, partition: i32, ledger: &str) -> Chunk {
+fn encode_rows(delta: Delta<'_>, partition: i32, ledger: &str) -> Chunk {
     let table = delta.table;
     let partition = partition.cast_unsigned();
-    let mut chunk = Chunk::new(columns(table).len());
-    encode_ledger_row(
-        table,
-        partition,
-        ledger,
-        &LedgerRow {
-            from: delta.from,
-            to: delta.to,
-            epoch: delta.epoch,
-            gap: 0,
-            events: delta.counts.events,
-            late: delta.counts.late,
-            invalid: delta.counts.invalid,
-        },
-        &mut chunk,
-    );
+    let n_rows = match &delta.rows {
+        Rows::Requests(windows) => windows.open.len(),
+        Rows::ReplicaRequests(windows) => windows.open.len(),
+        Rows::Replicas(windows) => windows.open.len(),
+    };
+    let mut building = Columns::new(columns(table), n_rows + 1);
+    let values = LedgerRow {
+        from: delta.from,
+        to: delta.to,
+        epoch: delta.epoch,
+        gap: 0,
+        events: delta.counts.events,
+        late: delta.counts.late,
+        invalid: delta.counts.invalid,
+    };
+    encode_ledger_row(table, partition, ledger, &values, &mut building);
     match delta.rows {
-        Rows::Requests(rows) => encode_requests(table, partition, rows, &mut chunk),
-        Rows::ReplicaRequests(rows) => encode_replica_requests(partition, rows, &mut chunk),
-        Rows::Replicas(rows) => encode_replicas(partition, rows, &mut chunk),
+        Rows::Requests(windows) => encode_requests(table, partition, windows, &mut building),
+        Rows::ReplicaRequests(windows) => {
+            encode_replica_requests(partition, windows, &mut building);
+        }
+        Rows::Replicas(windows) => encode_replicas(partition, windows, &mut building),
     }
-    chunk
+    building.fill_last(n_rows, &NO_LEDGER);
+    building.finish()
 }
 
 /// A chunk of one ledger row `[at, at)`: it covers nothing and says that the table begins or goes on here.
 pub fn encode_heartbeat(table: Table, partition: i32, ledger: &str, at: u64, epoch: i32) -> Chunk {
-    let mut chunk = Chunk::new(columns(table).len());
+    let mut building = Columns::new(columns(table), 1);
     let row = LedgerRow {
         from: at,
         to: at,
         epoch,
         ..LedgerRow::default()
     };
-    encode_ledger_row(table, partition.cast_unsigned(), ledger, &row, &mut chunk);
-    chunk
+    encode_ledger_row(
+        table,
+        partition.cast_unsigned(),
+        ledger,
+        &row,
+        &mut building,
+    );
+    building.finish()
 }
+
+/// Ledger columns of a data row, as (bytes, byte): the values that no merge notices. `ledger_from` is the highest number,
+/// `ledger_epoch` is −1, the others are 0.
+const NO_LEDGER: [(usize, u8); 9] = [
+    (8, 0xFF),
+    (8, 0),
+    (4, 0xFF),
+    (8, 0),
+    (8, 0),
+    (8, 0),
+    (8, 0),
+    (8, 0),
+    (8, 0),
+];
 
 fn encode_ledger_row(
     table: Table,
     partition: u32,
     ledger: &str,
     values: &LedgerRow,
-    chunk: &mut Chunk,
+    building: &mut Columns,
 ) {
-    let mut row = chunk.row();
+    let mut row = building.row();
     row.string("");
     if is_by_replica(table) {
         row.string("");
@@ -127,23 +147,12 @@ fn encode_ledger_row(
     ] {
         row.u64(value);
     }
-    row.end();
-}
-
-/// Ledger columns of a data row: the values that no merge notices.
-fn encode_no_ledger(mut row: RowWriter<'_>) {
-    row.u64(u64::MAX);
-    row.u64(0);
-    row.i32(-1);
-    for _ in 0..6 {
-        row.u64(0);
-    }
-    row.end();
+    row.end(0);
 }
 
 fn encode_keys(
     deployment: &str,
-    replica: Option<&Arc<str>>,
+    replica: Option<&str>,
     window_start: u32,
     partition: u32,
     row: &mut RowWriter<'_>,
@@ -157,70 +166,42 @@ fn encode_keys(
     row.string("");
 }
 
-fn encode_requests(table: Table, partition: u32, rows: Vec<Row<RequestWindow>>, chunk: &mut Chunk) {
-    for Row {
-        deployment,
-        replica,
-        window_start,
-        mut window,
-    } in rows
-    {
-        let mut row = chunk.row();
-        encode_keys(
-            &deployment,
-            replica.as_ref(),
-            window_start,
-            partition,
-            &mut row,
-        );
-        encode_request_values(table, &mut window, &mut row);
-        encode_no_ledger(row);
+fn encode_requests(
+    table: Table,
+    partition: u32,
+    windows: Windows<'_, RequestWindow>,
+    building: &mut Columns,
+) {
+    for open in windows.open {
+        let mut row = building.row();
+        let deployment = windows.ids.deployment_id(open.owner);
+        encode_keys(deployment, None, open.start, partition, &mut row);
+        encode_request_values(table, &mut open.window, &mut row);
+        row.end(NO_LEDGER.len());
     }
 }
 
 fn encode_replica_requests(
     partition: u32,
-    rows: Vec<Row<ReplicaRequestWindow>>,
-    chunk: &mut Chunk,
+    windows: Windows<'_, ReplicaRequestWindow>,
+    building: &mut Columns,
 ) {
-    for Row {
-        deployment,
-        replica,
-        window_start,
-        mut window,
-    } in rows
-    {
-        let mut row = chunk.row();
-        encode_keys(
-            &deployment,
-            replica.as_ref(),
-            window_start,
-            partition,
-            &mut row,
-        );
-        encode_replica_request_values(&mut window, &mut row);
-        encode_no_ledger(row);
+    for open in windows.open {
+        let mut row = building.row();
+        let (deployment, replica) = windows.ids.replica_ids(open.owner);
+        encode_keys(deployment, Some(replica), open.start, partition, &mut row);
+        encode_replica_request_values(&mut open.window, &mut row);
+        row.end(NO_LEDGER.len());
     }
 }
 
-fn encode_replicas(partition: u32, rows: Vec<Row<ReplicaWindow>>, chunk: &mut Chunk) {
-    for Row {
-        deployment,
-        replica,
-        window_start,
-        window,
-    } in rows
-    {
-        let mut row = chunk.row();
-        encode_keys(
-            &deployment,
-            replica.as_ref(),
-            window_start,
-            partition,
-            &mut row,
-        );
-        encode_replica_values(&window, &mut row);
-        encode_no_ledger(row);
+fn encode_replicas(partition: u32, windows: Windows<'_, ReplicaWindow>, building: &mut Columns) {
+    for open in windows.open {
+        let mut row = building.row();
+        let (deployment, replica) = windows.ids.replica_ids(open.owner);
+        encode_keys(deployment, Some(replica), open.start, partition, &mut row);
+        encode_replica_values(&open.window, &mut row);
+        row.end(NO_LEDGER.len());
     }
 }
 

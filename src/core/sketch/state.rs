@@ -29,15 +29,21 @@ pub fn end(out: &mut Vec<u8>) {
 /// The positive store of values that were not sorted yet.
 pub fn encode_few(few: &mut [Key], out: &mut Vec<u8>) {
     few.sort_unstable();
-    out.push(STORE_SPARSE);
-    let runs = few.chunk_by(|a, b| a == b);
-    put_varint(runs.clone().count() as u64, out);
+    let mut n = 0;
+    let start = out.len();
+    // at most 27 entries, so that their number is one byte, known only behind them
+    out.extend_from_slice(&[STORE_SPARSE, 0]);
     let mut previous = 0;
-    for run in runs {
-        put_zigzag(i64::from(run[0]) - previous, out);
-        previous = i64::from(run[0]);
-        out.extend_from_slice(&(run.len() as f64).to_le_bytes());
+    let mut rest = &*few;
+    while let Some(&key) = rest.first() {
+        let run = rest.iter().take_while(|&&other| other == key).count();
+        rest = &rest[run..];
+        put_zigzag(i64::from(key) - previous, out);
+        previous = i64::from(key);
+        out.extend_from_slice(&(run as f64).to_le_bytes());
+        n += 1;
     }
+    out[start + 1] = n;
 }
 
 /// The positive store of (key, count), by ascending key, in whichever of the two forms is shorter.
