@@ -5,13 +5,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::compare::{self, VIEWS};
+use crate::support::dead_letters;
 use crate::support::generator::{self, HOUR, Replica, SECOND, Schemas};
-use crate::support::message::{Facts, Message};
+use crate::support::message::{Facts, Message, Topic};
 use crate::support::parts::Parts;
 use crate::support::process::Role;
 use crate::support::publish::Publisher;
 use crate::support::random::{self, Random};
 use crate::support::recount::{Question, Truth};
+use crate::support::rubbish;
 use crate::support::space::Space;
 use crate::support::summaries;
 use crate::support::tables;
@@ -215,6 +217,13 @@ impl Field {
             }
         }
         summaries::replica_percentiles(&self.space, &truth).unwrap_or_else(|e| panic!("{e}"));
+        // Kills may double letters, but each refusal has its one and there is none without.
+        assert!(
+            truth.dead_letters.len() > 50,
+            "{} refusals",
+            truth.dead_letters.len()
+        );
+        dead_letters::compare(&self.space, &truth).unwrap_or_else(|e| panic!("{e}"));
         for processor in &mut self.processors {
             let status = processor.stop();
             assert!(
@@ -232,7 +241,7 @@ impl Field {
     }
 }
 
-/// Publishes at a steady pace until told to stop: batches and samples of a few deployments, some late.
+/// Publishes at a steady pace until told to stop: batches and samples of a few deployments, some late, and a little rubbish.
 fn keep_loading(publisher: &Publisher, mut random: Random, stop: &AtomicBool) {
     let schemas = Schemas::built_in();
     let mut replicas: Vec<_> = (0..8)
@@ -266,6 +275,9 @@ fn keep_loading(publisher: &Publisher, mut random: Random, stop: &AtomicBool) {
 
 fn message(random: &mut Random, schemas: &Schemas, replica: &mut Replica) -> Message {
     let now = modelmeter::clock::now_us();
+    if random.chance(0.03) {
+        return rubbish::no_avro(*random.pick(&[Topic::Requests, Topic::Replicas]));
+    }
     if random.chance(0.25) {
         let state = *random.pick(&["waiting", "loading", "active", "stopping"]);
         return schemas.sample(replica.sample(random, now, 5 * SECOND, state));
@@ -273,7 +285,7 @@ fn message(random: &mut Random, schemas: &Schemas, replica: &mut Replica) -> Mes
     let n = random.between(1, 8);
     let events = (0..n).map(|_| {
         let age = if random.chance(0.1) {
-            random.between(0, 3 * HOUR)
+            random.between(0, 60 * HOUR)
         } else {
             random.between(0, 2 * SECOND)
         };

@@ -14,9 +14,33 @@ pub const DAY: i64 = 24 * HOUR;
 /// The wire's limit on what one sample may speak for.
 const LONGEST_INTERVAL: i64 = 5 * MINUTE;
 
-const STATUSES: [i32; 21] = [
-    200, 200, 200, 201, 204, 299, 300, 304, 399, 400, 404, 429, 499, 500, 503, 599, 100, 199, 600,
-    -1, 99,
+/// Among them what sixteen bits would take for a 200 or for none.
+const STATUSES: [i32; 25] = [
+    200,
+    200,
+    200,
+    201,
+    204,
+    299,
+    300,
+    304,
+    399,
+    400,
+    404,
+    429,
+    499,
+    500,
+    503,
+    599,
+    100,
+    199,
+    600,
+    -1,
+    99,
+    65_535,
+    65_736,
+    i32::MAX,
+    i32::MIN,
 ];
 const OUTCOMES: [&str; 5] = [
     "completed",

@@ -42,10 +42,18 @@ fn number(value: Option<i64>) -> Option<f64> {
     value.map(|value| value as f64)
 }
 
+/// The mean over the interval, without it the number at its end; the higher of both is the highest.
+fn in_flight(sample: &Sample) -> Option<Reading> {
+    let now = sample.in_flight.map(f64::from);
+    let mean = sample.in_flight_mean.or(now)?;
+    let highest = now.map_or(mean, |now| now.max(mean));
+    Some(Reading { mean, highest })
+}
+
 type ReadSample = fn(&Sample) -> Option<Reading>;
 
 /// The readings under the names that their columns in the tables have.
-const READINGS: [(&str, ReadSample); 11] = [
+const READINGS: [(&str, ReadSample); 12] = [
     ("cpu_cores", |s| single(s.cpu_cores_used)),
     ("cpu_limit", |s| single(s.cpu_cores_limit)),
     ("cpu_ratio", |s| {
@@ -69,10 +77,11 @@ const READINGS: [(&str, ReadSample); 11] = [
             ratio(number(g.memory_used_bytes), number(g.memory_total_bytes))
         })
     }),
+    ("in_flight", in_flight),
 ];
 
 /// The readings whose maximum the tables keep.
-const WITH_MAXIMUM: [&str; 8] = [
+const WITH_MAXIMUM: [&str; 9] = [
     "cpu_cores",
     "cpu_ratio",
     "memory_bytes",
@@ -81,6 +90,7 @@ const WITH_MAXIMUM: [&str; 8] = [
     "gpu_sm_activity",
     "gpu_memory_used",
     "gpu_memory_ratio",
+    "in_flight",
 ];
 
 fn read(name: &str) -> ReadSample {

@@ -31,6 +31,16 @@ pub fn messages(random: &mut Random, schemas: &Schemas, now: i64) -> Vec<Message
         .collect()
 }
 
+/// Something that was meant for another topic.
+pub fn no_avro(topic: Topic) -> Message {
+    garbage(
+        topic,
+        "rubbish",
+        b"{\"deployment_id\": \"json\"}".to_vec(),
+        FRAMING,
+    )
+}
+
 fn garbage(topic: Topic, key: &str, payload: Vec<u8>, reasons: Reasons) -> Message {
     Message {
         topic,
