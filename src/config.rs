@@ -51,11 +51,27 @@ pub struct KafkaOption {
     pub value: String,
 }
 
+/// Options that exactness rests on, or that have a flag of their own.
+const PINNED_OPTIONS: [&str; 9] = [
+    "auto.offset.reset",
+    "bootstrap.servers",
+    "check.crcs",
+    "enable.auto.commit",
+    "enable.auto.offset.store",
+    "enable.idempotence",
+    "group.id",
+    "group.protocol",
+    "partition.assignment.strategy",
+];
+
 impl FromStr for KafkaOption {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.split_once('=') {
+            Some((key, _)) if PINNED_OPTIONS.contains(&key) => {
+                Err(format!("{key} is set by modelmeter and cannot be changed"))
+            }
             Some((key, value)) if !key.is_empty() => Ok(Self {
                 key: key.to_owned(),
                 value: value.to_owned(),
@@ -101,7 +117,8 @@ pub struct StoreArgs {
 impl fmt::Debug for StoreArgs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StoreArgs")
-            .field("url", &self.url)
+            // a mistaken URL may hold a password; a right one is an address
+            .field("address", &self.address().map(|address| address.origin))
             .field("database", &self.database)
             .field("user", &self.user)
             .finish_non_exhaustive()
@@ -122,10 +139,16 @@ pub struct StoreAddress {
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreAddressError {
-    #[error("--clickhouse {0:?}: the URL must begin with http:// (TLS is not supported yet)")]
-    Scheme(String),
-    #[error("--clickhouse {0:?}: no host in the URL")]
-    NoHost(String),
+    #[error("--clickhouse: the URL must begin with http:// (TLS is not supported yet)")]
+    Scheme,
+    #[error("--clickhouse: no host in the URL")]
+    NoHost,
+    #[error(
+        "--clickhouse: user and password do not belong into the URL; give --clickhouse-user and MODELMETER_CLICKHOUSE_PASSWORD"
+    )]
+    Credentials,
+    #[error("--clickhouse: of a query the URL may have database=NAME alone, not {0:?}")]
+    Query(String),
     #[error(
         "database {0:?}: a name is letters, digits and underscores, not beginning with a digit"
     )]
@@ -141,19 +164,28 @@ impl StoreArgs {
         let rest = self
             .url
             .strip_prefix("http://")
-            .ok_or_else(|| StoreAddressError::Scheme(self.url.clone()))?;
+            .ok_or(StoreAddressError::Scheme)?;
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let host = rest.split('/').next().unwrap_or_default();
+        if host.contains('@') {
+            return Err(StoreAddressError::Credentials);
+        }
         if host.is_empty() {
-            return Err(StoreAddressError::NoHost(self.url.clone()));
+            return Err(StoreAddressError::NoHost);
         }
         let authority = match host.rsplit_once(':') {
             Some((_, port)) if port.parse::<u16>().is_ok() => host.to_owned(),
             _ => format!("{host}:8123"),
         };
-        let from_url = query
-            .split('&')
-            .find_map(|pair| pair.strip_prefix("database="));
+        let mut from_url = None;
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            // only the key is told: a value may be a password
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            match key {
+                "database" => from_url = Some(value),
+                other => return Err(StoreAddressError::Query(other.to_owned())),
+            }
+        }
         let database = self.database.as_deref().or(from_url).unwrap_or("default");
         if !is_identifier(database) {
             return Err(StoreAddressError::Database(database.to_owned()));
@@ -241,14 +273,12 @@ mod tests {
 
     #[test]
     fn address_is_checked() {
-        assert_eq!(
-            args("h:1", None).address().err(),
-            Some(StoreAddressError::Scheme("h:1".to_owned()))
-        );
-        assert_eq!(
-            args("http:///x", None).address().err(),
-            Some(StoreAddressError::NoHost("http:///x".to_owned()))
-        );
+        let error = |url| args(url, None).address().err();
+        assert_eq!(error("h:1"), Some(StoreAddressError::Scheme));
+        assert_eq!(error("http:///x"), Some(StoreAddressError::NoHost));
+        assert_eq!(error("http://u:p@h"), Some(StoreAddressError::Credentials));
+        let query = Some(StoreAddressError::Query("password".to_owned()));
+        assert_eq!(error("http://h/?password=p"), query);
         assert_eq!(
             args("http://h", None)
                 .address()
@@ -256,6 +286,12 @@ mod tests {
                 .as_deref(),
             Ok("h:8123")
         );
+    }
+
+    #[test]
+    fn options_that_exactness_rests_on_are_refused() {
+        assert!("auto.offset.reset=latest".parse::<KafkaOption>().is_err());
+        assert!("fetch.min.bytes=1".parse::<KafkaOption>().is_ok());
     }
 
     #[test]
@@ -273,5 +309,6 @@ mod tests {
         let option: KafkaOption = "sasl.password=hunter2".parse().expect("key=value");
         assert!(!format!("{option:?}").contains("hunter2"));
         assert!(!format!("{:?}", args("http://h", None)).contains("secret"));
+        assert!(!format!("{:?}", args("http://u:hunter2@h", None)).contains("hunter2"));
     }
 }

@@ -9,6 +9,7 @@ use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::types::RDKafkaErrorCode;
 
 use super::member::topic_of;
 use crate::config::{KafkaArgs, TopicArgs};
@@ -16,6 +17,18 @@ use crate::core::partition::Source;
 
 /// How long a dead letter may wait for room in the producer's queue before it counts as failed and is sent again.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Indexes that stay in a letter which the topic finds too large.
+const MAX_EVENTS_OF_LARGE_LETTER: usize = 100;
+
+/// Bytes of a letter; the topic's own limit decides what passes, and is 4 MiB by default.
+const MAX_LETTER_BYTES: &str = "4500000";
+
+/// A little batching; the flush that waits for the letters comes every few seconds.
+const LINGER_MS: &str = "20";
+
+/// How long one try may take before the flush says that it is blocked.
+const DELIVERY_TIMEOUT_MS: &str = "10000";
 
 /// A message that was refused, whole or in part.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,23 +49,27 @@ pub struct DeadLetters {
 }
 
 impl DeadLetters {
-    pub fn new(kafka: &KafkaArgs) -> Self {
+    /// # Errors
+    /// When a setting is not valid.
+    pub fn new(kafka: &KafkaArgs) -> Result<Self, KafkaError> {
         let mut config = ClientConfig::new();
         config
             .set("bootstrap.servers", &kafka.bootstrap)
             .set("enable.idempotence", "true")
             .set("compression.type", "lz4")
-            .set("message.max.bytes", "4500000")
-            .set("linger.ms", "20")
-            .set("message.timeout.ms", "10000");
+            .set("message.max.bytes", MAX_LETTER_BYTES)
+            .set("linger.ms", LINGER_MS)
+            .set("message.timeout.ms", DELIVERY_TIMEOUT_MS);
         for option in &kafka.options {
             config.set(&option.key, &option.value);
         }
-        Self {
+        // a wrong option is told at the start, not with the first letter
+        let _: FutureProducer = config.create()?;
+        Ok(Self {
             config,
             producer: None,
             topics: kafka.topics.clone(),
-        }
+        })
     }
 
     /// Sends them all and waits until Kafka has acknowledged each. What was not acknowledged comes back.
@@ -76,17 +93,29 @@ impl DeadLetters {
         let answers = join_all(sending).await;
         let mut failed = Vec::new();
         let mut last_error = None;
-        for (answer, letter) in answers.into_iter().zip(letters) {
-            if let Err(error) = answer {
-                last_error = Some(error);
-                failed.push(letter);
+        for (answer, mut letter) in answers.into_iter().zip(letters) {
+            let Err(error) = answer else { continue };
+            if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) {
+                // where it stood and why can still be told
+                letter.payload = Vec::new();
+                letter.events.truncate(MAX_EVENTS_OF_LARGE_LETTER);
             }
+            last_error = Some(error);
+            failed.push(letter);
+        }
+        if last_error.as_ref().is_some_and(is_fatal) {
+            self.producer = None;
         }
         match last_error {
             None => Ok(()),
             Some(error) => Err((failed, error)),
         }
     }
+}
+
+/// An idempotent producer that has failed for good says so with every message.
+fn is_fatal(error: &KafkaError) -> bool {
+    error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal)
 }
 
 async fn send_one(

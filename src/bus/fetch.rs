@@ -21,8 +21,8 @@ use crate::core::table::Stream;
 /// Messages that one call hands over at most.
 const BATCH: usize = 4096;
 
-/// librdkafka's settings for throughput, each overridable with `-X`. Measured on one core: with small queues the batch
-/// call runs dry between fetches.
+/// librdkafka's settings for throughput and exactness; `-X` may change the former, and is refused the latter. Measured on
+/// one core: with small queues the batch call runs dry between fetches.
 const FETCH_SETTINGS: [(&str, &str); 9] = [
     ("enable.auto.commit", "false"),
     ("enable.auto.offset.store", "false"),
@@ -120,8 +120,8 @@ impl Fetcher {
     /// Replaces the whole assignment. Messages of an earlier one that are still queued are dropped by librdkafka.
     ///
     /// # Errors
-    /// When librdkafka refuses the assignment.
-    pub fn assign(&mut self, starts: &[Start]) -> Result<(), KafkaError> {
+    /// What librdkafka says when it refuses the assignment.
+    pub fn assign(&mut self, starts: &[Start]) -> Result<(), RDKafkaErrorCode> {
         let size = i32::try_from(starts.len()).unwrap_or(i32::MAX);
         // SAFETY: the list is made, filled and destroyed here; topic names are NUL-terminated and copied by the call.
         let error = unsafe {
@@ -142,7 +142,7 @@ impl Fetcher {
         };
         match RDKafkaErrorCode::from(error) {
             RDKafkaErrorCode::NoError => Ok(()),
-            code => Err(KafkaError::ConsumerCommit(code)),
+            code => Err(code),
         }
     }
 
@@ -250,6 +250,12 @@ impl Batch<'_> {
             stream,
             partition: raw.partition,
         };
+        if kind != sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_LOG_APPEND_TIME {
+            // the time rule and the ingest day rest on the broker's clock
+            let text =
+                "the topic's message.timestamp.type is not LogAppendTime any more".to_owned();
+            return Some(Err(FetchError::Partition { source, text }));
+        }
         Some(Ok(Message {
             source,
             offset: u64::try_from(raw.offset).unwrap_or(0),
@@ -278,6 +284,11 @@ impl Batch<'_> {
         let is_final = matches!(
             code,
             RDKafkaErrorCode::AutoOffsetReset
+                // librdkafka reads on behind a batch that it cannot read: its messages would be lost in silence
+                | RDKafkaErrorCode::BadMessage
+                | RDKafkaErrorCode::BadCompression
+                | RDKafkaErrorCode::InvalidMessage
+                | RDKafkaErrorCode::UnknownTopicId
                 | RDKafkaErrorCode::OffsetOutOfRange
                 | RDKafkaErrorCode::LogTruncation
                 | RDKafkaErrorCode::UnknownTopic

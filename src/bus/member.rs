@@ -21,8 +21,14 @@ use crate::config::{KafkaArgs, TopicArgs};
 use crate::core::partition::Source;
 use crate::core::table::Stream;
 
-/// How long a revocation waits for the last flush. Well within the session's 10 s, after which the group would give the
-/// partitions away anyway.
+/// How long the group waits for a member that says nothing, in ms.
+const SESSION_TIMEOUT_MS: &str = "10000";
+
+/// A tenth of the session: a lost heartbeat or two cost nothing.
+const HEARTBEAT_INTERVAL_MS: &str = "1000";
+
+/// How long a revocation waits for the last flush. Half of the session, after which the group would give the partitions
+/// away anyway.
 pub const REVOKE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// What the callback waits beyond the deadline for the answer to reach it.
@@ -73,8 +79,8 @@ impl Member {
             .set("group.id", group)
             .set("group.protocol", "classic")
             .set("partition.assignment.strategy", "range")
-            .set("session.timeout.ms", "10000")
-            .set("heartbeat.interval.ms", "1000")
+            .set("session.timeout.ms", SESSION_TIMEOUT_MS)
+            .set("heartbeat.interval.ms", HEARTBEAT_INTERVAL_MS)
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "error")

@@ -19,6 +19,9 @@ pub const DEFAULT_MAX_DEPLOYMENTS: u32 = 20_000;
 /// Replicas of one deployment that are kept apart between two full flushes.
 pub const DEFAULT_MAX_REPLICAS: u32 = 2_000;
 
+/// An id's entry, its text, its place in the table and in the levels, about.
+const BYTES_PER_ID: usize = 256;
+
 /// How many deployments and replicas are kept apart. The count of deployments is shared by all partitions of a process.
 #[derive(Debug, Clone)]
 pub struct IdLimits {
@@ -189,6 +192,11 @@ impl Ids {
             hash_of(hasher, &*deployments[number as usize].id)
         });
         number
+    }
+
+    /// Bytes held by the ids, about.
+    pub fn state_bytes(&self) -> usize {
+        (self.deployments.len() + self.replicas.len()) * BYTES_PER_ID
     }
 
     pub fn deployment_id(&self, deployment: u32) -> &Arc<str> {

@@ -275,13 +275,16 @@ impl Partition {
         let Fold::Requests(fold) = &mut self.fold else {
             unreachable!("a batch is folded by a partition of requests");
         };
-        let place = fold.place(head.deployment_id, head.replica_id);
+        let mut place = None;
         let append_us = append_ms.saturating_mul(1000);
         let mut n_accepted = 0;
         let (mut first, mut last) = (i64::MAX, i64::MIN);
         for (index, event) in (0_u32..).zip(events) {
             match judge(append_us, event.finished_at_us) {
                 Timeliness::Accepted => {
+                    // an id of which nothing is accepted takes no place
+                    let place = *place
+                        .get_or_insert_with(|| fold.place(head.deployment_id, head.replica_id));
                     fold.push(place, event);
                     n_accepted += 1;
                     first = first.min(event.finished_at_us);
@@ -291,7 +294,7 @@ impl Partition {
                 Timeliness::Early => untimely.early.push(index),
             }
         }
-        if n_accepted > 0 {
+        if let Some(place) = place {
             fold.note_seen(place, second_of(first));
             fold.note_seen(place, second_of(last));
         }
@@ -356,7 +359,8 @@ impl Partition {
             Fold::Requests(fold) => (fold.n_fine_rows(), fold.n_coarse_rows()),
             Fold::Replicas(fold) => (fold.n_fine_rows(), fold.n_coarse_rows()),
         };
-        if coarse >= MAX_RANGE_ROWS || self.state_bytes() >= MAX_RANGE_BYTES {
+        // the open fine windows may each become a coarse one
+        if coarse + fine >= MAX_RANGE_ROWS && coarse > 0 || self.state_bytes() >= MAX_RANGE_BYTES {
             Some(FlushKind::Full)
         } else if fine >= MAX_RANGE_ROWS {
             Some(FlushKind::Fine)
@@ -469,5 +473,4 @@ fn named(facts: Vec<(Arc<str>, Facts, Seen)>) -> Vec<DeploymentRow> {
 }
 
 #[cfg(test)]
-#[path = "partition_tests.rs"]
 mod tests;

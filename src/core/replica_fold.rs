@@ -134,7 +134,10 @@ impl ReplicaFold {
 
     /// Bytes held by open windows, about.
     pub fn state_bytes(&self) -> usize {
-        self.ten_seconds.state_bytes() + self.minutes.state_bytes() + self.hours.state_bytes()
+        self.ids.state_bytes()
+            + self.ten_seconds.state_bytes()
+            + self.minutes.state_bytes()
+            + self.hours.state_bytes()
     }
 
     /// Open windows, of all tiers.

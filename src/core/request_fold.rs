@@ -156,7 +156,8 @@ impl RequestFold {
 
     /// Bytes held by open windows, about.
     pub fn state_bytes(&self) -> usize {
-        self.ten_seconds.state_bytes()
+        self.ids.state_bytes()
+            + self.ten_seconds.state_bytes()
             + self.minutes.state_bytes()
             + self.hours.state_bytes()
             + self.replica_minutes.state_bytes()

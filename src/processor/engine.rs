@@ -1,4 +1,7 @@
-//! What the conductor's decisions come to: assignments looked up and handed out, flushes collected and stored.
+//! What the conductor's decisions come to: flushes collected and stored, and, in [`assignment`], partitions looked up and
+//! handed out.
+
+mod assignment;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,30 +12,24 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::status::Status;
-use super::worker::{Assignment, Command, Report, Worker, WorkerFlush, WorkerSetup};
+use super::worker::{Command, Report, Worker, WorkerFlush, WorkerSetup};
 use super::writer::Writer;
 use super::{ProcessorArgs, cores};
 use crate::bus::avro::SchemaRegistry;
-use crate::bus::broker::{Broker, BrokerError};
+use crate::bus::broker::Broker;
 use crate::bus::dead_letters::{DeadLetter, DeadLetters};
 use crate::bus::member::{Member, Membership, topic_of};
 use crate::config::{StoreAddress, TopicArgs};
-use crate::core::ledger::Ledger;
 use crate::core::partition::{FlushKind, Source};
-use crate::core::recovery::{Log, Recovery, recover};
-use crate::core::table::{Stream, Table};
-
-/// How long ledgers and logs are asked for after an assignment before the process ends and leaves it to another.
-const RECOVERY_PATIENCE: Duration = Duration::from_secs(60);
-const RECOVERY_RETRY: Duration = Duration::from_millis(500);
-
-/// How often a partition whose first ledger rows were fenced is tried anew: each time somebody else had just written.
-const MAX_RECOVERIES: u32 = 5;
 
 /// What librdkafka may fetch ahead, all workers together, in KiB; with fewer, the batch call runs dry between fetches.
 /// A worker's least holds a few of the largest messages.
 const FETCH_AHEAD_KIB: usize = 256 * 1024;
 const LEAST_FETCH_AHEAD_KIB: usize = 32 * 1024;
+
+/// Dead letters of a process a second; past it they are counted only, so that a broken producer does not double the load
+/// on Kafka.
+const MAX_DEAD_LETTERS_PER_SECOND: u32 = 1_000;
 
 /// Between tries to send dead letters.
 const DEAD_LETTER_RETRY: Duration = Duration::from_secs(1);
@@ -61,6 +58,8 @@ pub struct Engine {
     n_flushes: [u64; 2],
     last_full: Instant,
     is_full_wanted: bool,
+    /// Stopped for what Kafka said, which may pass: tried again with every full flush.
+    stopped_by_kafka: Vec<Source>,
 }
 
 impl Engine {
@@ -85,7 +84,7 @@ impl Engine {
             workers: start_workers(args, &registry, &status, &report)?,
             writer,
             broker: Arc::new(Broker::new(&args.kafka, &args.group)?),
-            dead_letters: DeadLetters::new(&args.kafka),
+            dead_letters: DeadLetters::new(&args.kafka)?,
             member: Some(Member::join(&args.kafka, &args.group, decide)?),
             status,
             owned: BTreeMap::new(),
@@ -93,6 +92,7 @@ impl Engine {
             n_flushes: [0; 2],
             last_full: Instant::now(),
             is_full_wanted: false,
+            stopped_by_kafka: Vec::new(),
         })
     }
 
@@ -139,6 +139,7 @@ impl Engine {
             } => {
                 if self.owned.get(&source) == Some(&generation) {
                     self.stop(source, reason);
+                    self.stopped_by_kafka.push(source);
                 }
                 Ok(None)
             }
@@ -155,10 +156,9 @@ impl Engine {
         }
     }
 
-    fn worker_of(&self, source: Source) -> &Worker {
+    fn number_of_worker(&self, source: Source) -> usize {
         // both topics' partitions of one number hold the same deployments, and meet in one worker
-        let number = usize::try_from(source.partition).unwrap_or(0) % self.workers.len();
-        &self.workers[number]
+        usize::try_from(source.partition).unwrap_or(0) % self.workers.len()
     }
 
     /// Stores everything that is folded, before partitions are given up.
@@ -189,11 +189,13 @@ impl Engine {
         if let Some(member) = &self.member {
             member.commit(written.positions);
         }
-        let mut fenced = written.fenced;
+        let mut to_begin_again = written.fenced;
         if kind == FlushKind::Full {
-            fenced.extend(self.writer.keep_ledgers_young().await?);
+            to_begin_again.extend(self.writer.keep_ledgers_young().await?);
+            to_begin_again.extend(self.of_topics_made_anew().await);
+            to_begin_again.append(&mut self.stopped_by_kafka);
         }
-        self.begin_again(fenced).await
+        self.begin_again(to_begin_again).await
     }
 
     async fn collect(&mut self, kind: FlushKind) -> anyhow::Result<WorkerFlush> {
@@ -241,28 +243,28 @@ impl Engine {
         }
     }
 
-    /// Fenced partitions: their windows are worth nothing. What the ledgers say now is where they go on.
-    async fn begin_again(&mut self, mut fenced: Vec<Source>) -> anyhow::Result<()> {
-        fenced.sort_unstable();
-        fenced.dedup();
-        for &source in &fenced {
-            self.disown(source)?;
+    /// Partitions whose windows are worth nothing: what the ledgers say now is where they go on.
+    async fn begin_again(&mut self, mut sources: Vec<Source>) -> anyhow::Result<()> {
+        sources.sort_unstable();
+        sources.dedup();
+        if sources.is_empty() {
+            return Ok(());
         }
-        if fenced.is_empty() {
-            Ok(())
-        } else {
-            self.assign(fenced).await
+        for &source in &sources {
+            self.owned.remove(&source);
+            self.writer.forget(source);
+            self.status.tell_going_on(source);
         }
-    }
-
-    fn disown(&mut self, source: Source) -> anyhow::Result<()> {
-        self.owned.remove(&source);
-        self.writer.forget(source);
-        if self.worker_of(source).send(Command::Drop(source)) {
-            Ok(())
-        } else {
-            Err(anyhow!("a worker takes no commands any more"))
+        for (number, worker) in self.workers.iter().enumerate() {
+            let ours = sources
+                .iter()
+                .filter(|source| self.number_of_worker(**source) == number);
+            let ours: Vec<Source> = ours.copied().collect();
+            if !ours.is_empty() && !worker.send(Command::Drop(ours)) {
+                return Err(anyhow!("a worker takes no commands any more"));
+            }
         }
+        self.assign(sources).await
     }
 
     fn stop(&mut self, source: Source, reason: String) {
@@ -283,154 +285,15 @@ impl Engine {
     /// When a worker has died.
     pub fn drop_all(&mut self) -> anyhow::Result<()> {
         self.owned.clear();
+        self.stopped_by_kafka.clear();
         self.writer.forget_all();
+        self.status.tell_blocked(None);
         for worker in &self.workers {
             if !worker.send(Command::DropAll) {
                 return Err(anyhow!("a worker takes no commands any more"));
             }
         }
         Ok(())
-    }
-
-    /// Looks up where each partition begins, begins the ledgers that are missing, and hands them to the workers.
-    async fn assign(&mut self, sources: Vec<Source>) -> anyhow::Result<()> {
-        let mut to_recover = sources;
-        for _ in 0..MAX_RECOVERIES {
-            let recovered = self.recover(&to_recover).await?;
-            let recoveries: Vec<(Source, Recovery)> = recovered
-                .iter()
-                .map(|(source, recovery, _)| (*source, recovery.clone()))
-                .collect();
-            let fenced = self.writer.begin_ledgers(&recoveries).await?;
-            self.hand_out(
-                recovered
-                    .into_iter()
-                    .filter(|(source, ..)| !fenced.contains(source))
-                    .collect(),
-            )?;
-            if fenced.is_empty() {
-                return Ok(());
-            }
-            to_recover = fenced;
-        }
-        for source in to_recover {
-            self.stop(
-                source,
-                "another process keeps writing this partition".to_owned(),
-            );
-        }
-        Ok(())
-    }
-
-    fn hand_out(&mut self, recovered: Vec<(Source, Recovery, u64)>) -> anyhow::Result<()> {
-        let mut by_worker: BTreeMap<usize, Vec<Assignment>> = BTreeMap::new();
-        for (source, recovery, log_end) in recovered {
-            self.generation += 1;
-            self.owned.insert(source, self.generation);
-            let number = usize::try_from(source.partition).unwrap_or(0) % self.workers.len();
-            let ledger = self.writer.ledger(source.stream);
-            by_worker.entry(number).or_default().push(Assignment {
-                source,
-                generation: self.generation,
-                recovery,
-                ledger,
-                log_end,
-            });
-        }
-        for (number, assignments) in by_worker {
-            if !self.workers[number].send(Command::Assign(assignments)) {
-                return Err(anyhow!("a worker takes no commands any more"));
-            }
-        }
-        Ok(())
-    }
-
-    /// Asks Kafka and ClickHouse, until both have answered or patience ends. Partitions that cannot go on are stopped.
-    async fn recover(
-        &mut self,
-        sources: &[Source],
-    ) -> anyhow::Result<Vec<(Source, Recovery, u64)>> {
-        let deadline = Instant::now() + RECOVERY_PATIENCE;
-        loop {
-            let error = match self.try_recover(sources).await {
-                Ok(recovered) => return Ok(recovered),
-                Err(error) => error,
-            };
-            if Instant::now() >= deadline {
-                return Err(error.context(format!(
-                    "the ledgers could not be read for {} s",
-                    RECOVERY_PATIENCE.as_secs()
-                )));
-            }
-            tracing::warn!(
-                error = format!("{error:#}"),
-                "an assignment cannot be looked up yet; trying again"
-            );
-            tokio::time::sleep(RECOVERY_RETRY).await;
-        }
-    }
-
-    async fn try_recover(
-        &mut self,
-        sources: &[Source],
-    ) -> anyhow::Result<Vec<(Source, Recovery, u64)>> {
-        let mut recovered = Vec::with_capacity(sources.len());
-        for stream in Stream::ALL {
-            let partitions: Vec<i32> = sources
-                .iter()
-                .filter(|source| source.stream == stream)
-                .map(|source| source.partition)
-                .collect();
-            if partitions.is_empty() {
-                continue;
-            }
-            let (topic_id, logs) = self.ask_broker(stream, &partitions).await?;
-            let ledger = format!("{}/{topic_id}", topic_of(&self.topics, stream));
-            self.writer.set_ledger(stream, Arc::from(ledger));
-            let ledgers = self.writer.read_ledgers(stream, &partitions).await?;
-            for (partition, log) in partitions.into_iter().zip(logs) {
-                let source = Source { stream, partition };
-                let of_partition: Vec<(Table, Option<Ledger>)> = ledgers
-                    .iter()
-                    .map(|(table, by_partition)| (*table, by_partition.get(&partition).copied()))
-                    .collect();
-                match recover(&of_partition, log) {
-                    Ok(recovery) => {
-                        if recovery.n_started_late > 0 {
-                            tracing::warn!(
-                                ?source,
-                                tables = recovery.n_started_late,
-                                at = recovery.start,
-                                "tables without a ledger begin at another's"
-                            );
-                            self.status.tell_started_late(recovery.n_started_late);
-                        }
-                        self.writer.adopt(source, &recovery);
-                        recovered.push((source, recovery, log.end));
-                    }
-                    Err(stopped) => self.stop(source, stopped.to_string()),
-                }
-            }
-        }
-        Ok(recovered)
-    }
-
-    async fn ask_broker(
-        &self,
-        stream: Stream,
-        partitions: &[i32],
-    ) -> anyhow::Result<(String, Vec<Log>)> {
-        let broker = self.broker.clone();
-        let partitions = partitions.to_vec();
-        let asked = tokio::task::spawn_blocking(move || {
-            let topic_id = broker.topic_id(stream)?;
-            let logs = partitions
-                .into_iter()
-                .map(|partition| broker.log(Source { stream, partition }))
-                .collect::<Result<Vec<_>, _>>()?;
-            Ok::<_, BrokerError>((topic_id, logs))
-        });
-        Ok(asked.await??)
     }
 }
 
@@ -450,7 +313,10 @@ fn start_workers(
         kafka: args.kafka.clone(),
         group: args.group.clone(),
         registry: registry.clone(),
-        limits: args.id_limits(),
+        request_limits: args.id_limits(),
+        replica_limits: args.id_limits(),
+        dead_letters_per_second: (MAX_DEAD_LETTERS_PER_SECOND / u32::try_from(n).unwrap_or(1))
+            .max(1),
         status: status.clone(),
         reports: reports.clone(),
         window_memory: args.window_memory / n,

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -14,6 +15,9 @@ use tokio::net::TcpListener;
 
 use super::status::Status;
 
+/// After a connection that could not be accepted.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -25,7 +29,7 @@ pub async fn serve(listener: TcpListener, status: Arc<Status>) {
             Err(error) => {
                 // out of file descriptors, most likely: others will close theirs
                 tracing::warn!(error = %error, "a connection could not be accepted");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                tokio::time::sleep(ACCEPT_RETRY).await;
                 continue;
             }
         };

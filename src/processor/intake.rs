@@ -22,10 +22,6 @@ use crate::store::rows::encode_delta;
 /// Messages between two looks at the process's memory of windows, within a fetch.
 const MESSAGES_BETWEEN_CHECKS: usize = 64;
 
-/// Dead letters of a worker a second; past it they are counted only, so that a broken producer does not double the
-/// load on Kafka. The design's figure for a process.
-const MAX_DEAD_LETTERS_PER_SECOND: u32 = 1_000;
-
 /// Dead letters wait for the next flush; at this many bytes one is asked for.
 const MAX_DEAD_LETTER_BYTES: usize = 32 << 20;
 
@@ -60,7 +56,11 @@ pub struct Intake {
     owned: Vec<Owned>,
     /// Where the last message's partition stands in `owned`: messages come in runs of one partition.
     latest: usize,
-    limits: IdLimits,
+    /// A partition failed: Kafka must be told that it is not read any more.
+    has_lost_one: bool,
+    request_limits: IdLimits,
+    replica_limits: IdLimits,
+    dead_letters_per_second: u32,
     window_memory: usize,
     events: Vec<RequestEvent>,
     gpus: Vec<GpuReading>,
@@ -80,7 +80,10 @@ impl Intake {
             reports: setup.reports.clone(),
             owned: Vec::new(),
             latest: 0,
-            limits: setup.limits.clone(),
+            has_lost_one: false,
+            request_limits: setup.request_limits.clone(),
+            replica_limits: setup.replica_limits.clone(),
+            dead_letters_per_second: setup.dead_letters_per_second,
             window_memory: setup.window_memory,
             events: Vec::new(),
             gpus: Vec::new(),
@@ -203,7 +206,11 @@ impl Intake {
             log_end,
         } = assignment;
         self.disown(source);
-        let partition = Partition::new(source, generation, &recovery, self.limits.clone());
+        let limits = match source.stream {
+            Stream::Requests => &self.request_limits,
+            Stream::Replicas => &self.replica_limits,
+        };
+        let partition = Partition::new(source, generation, &recovery, limits.clone());
         let behind_until = (recovery.start < log_end).then_some(log_end);
         self.owned.push(Owned {
             partition,
@@ -251,7 +258,7 @@ impl Intake {
             (*this_second, *n) = (second, 0);
         }
         *n += 1;
-        if *n > MAX_DEAD_LETTERS_PER_SECOND {
+        if *n > self.dead_letters_per_second {
             self.status.tell_dead_letters_left_out(1);
             return;
         }
@@ -271,6 +278,7 @@ impl Intake {
             FetchError::Transient(text) => tracing::warn!(error = text, "kafka"),
             FetchError::Partition { source, text } => {
                 if let Some(owned) = self.disown(source) {
+                    self.has_lost_one = true;
                     let report = Report::Failed {
                         source,
                         generation: owned.partition.generation(),
@@ -286,6 +294,11 @@ impl Intake {
     /// The partitions that are ours.
     pub fn owned(&self) -> &[Owned] {
         &self.owned
+    }
+
+    /// True once after a partition failed.
+    pub fn take_has_lost_one(&mut self) -> bool {
+        std::mem::take(&mut self.has_lost_one)
     }
 
     /// How many flushes of this kind were obeyed.

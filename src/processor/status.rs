@@ -332,6 +332,14 @@ impl Status {
             .set(i64::try_from(readiness.stopped.len()).unwrap_or(i64::MAX));
     }
 
+    /// A partition that had stopped is tried again.
+    pub fn tell_going_on(&self, source: Source) {
+        let mut readiness = self.readiness();
+        readiness.stopped.remove(&source);
+        self.partitions_stopped
+            .set(i64::try_from(readiness.stopped.len()).unwrap_or(i64::MAX));
+    }
+
     /// An assignment begins anew: what stopped before may go on now.
     pub fn tell_none_stopped(&self) {
         self.readiness().stopped.clear();

@@ -47,8 +47,8 @@ pub struct Assignment {
 /// What the conductor wants.
 pub enum Command {
     Assign(Vec<Assignment>),
-    /// Forget this partition and its windows.
-    Drop(Source),
+    /// Forget these partitions and their windows.
+    Drop(Vec<Source>),
     DropAll,
     Flush(FlushKind, oneshot::Sender<WorkerFlush>),
 }
@@ -97,7 +97,10 @@ pub struct WorkerSetup {
     pub kafka: KafkaArgs,
     pub group: String,
     pub registry: Arc<SchemaRegistry>,
-    pub limits: IdLimits,
+    pub request_limits: IdLimits,
+    pub replica_limits: IdLimits,
+    /// This worker's share of the process's dead letters a second.
+    pub dead_letters_per_second: u32,
     pub status: Arc<Status>,
     pub reports: mpsc::Sender<Report>,
     /// This worker's share of the process's memory of windows, in bytes.
@@ -218,8 +221,10 @@ impl Loop {
                 self.assign();
                 Batched::Outdated
             }
-            Command::Drop(source) => {
-                self.intake.disown(source);
+            Command::Drop(sources) => {
+                for source in sources {
+                    self.intake.disown(source);
+                }
                 self.assign();
                 Batched::Outdated
             }

@@ -18,10 +18,14 @@ use crate::core::partition::{DeploymentRow, MAX_RANGE_BYTES, MAX_RANGE_ROWS, Sou
 use crate::core::recovery::Recovery;
 use crate::core::table::{Stream, Table};
 use crate::store::columns::columns;
+use crate::store::deadline::StoreError;
 use crate::store::insert::{Expected, Insert, InsertError, Pins, send};
 use crate::store::native::{Chunk, block};
 use crate::store::rows::{EncodedDelta, encode_heartbeat};
 use crate::store::{deployments, ledger};
+
+/// How often a table that is busy is tried at once: some seconds. Whoever holds it longer hangs, and that is said.
+const MAX_BUSY: u32 = 200;
 
 const US_PER_DAY: i64 = 86_400_000_000;
 
@@ -125,7 +129,7 @@ impl Writer {
         &self,
         stream: Stream,
         partitions: &[i32],
-    ) -> Result<Vec<(Table, HashMap<i32, Ledger>)>, clickhouse::error::Error> {
+    ) -> Result<Vec<(Table, HashMap<i32, Ledger>)>, StoreError> {
         let ledger = self.ledger(stream);
         let mut all = Vec::new();
         for &table in stream.tables() {
@@ -306,10 +310,12 @@ impl Writer {
         mut shares: Vec<Share>,
     ) -> Result<Vec<Source>, Defect> {
         let mut fenced = Vec::new();
+        let mut n_busy = 0;
         let ingested = self.ingest_day(table, &shares);
         while !shares.is_empty() {
             let started = Instant::now();
             let answer = self.send(table, ingested, &shares).await;
+            let took = started.elapsed();
             // ── from here a crash is harmless: what is stored has its ledger, what is not will be replayed ──
             let now = self
                 .read_until_answered(table, shares[0].source.stream, &shares)
@@ -334,7 +340,7 @@ impl Writer {
                 (0, false) => InsertResult::Retried,
                 _ => InsertResult::Fenced,
             };
-            self.status.tell_insert(table, result, started.elapsed());
+            self.status.tell_insert(table, result, took);
             self.status.tell_fenced(table, n_fenced);
             if shares.is_empty() || shares.len() < before {
                 self.recovered();
@@ -347,7 +353,10 @@ impl Writer {
                         source: error,
                     });
                 }
-                Err(error) if error.is_busy() => self.backoff.wait_for_busy().await,
+                Err(error) if error.is_busy() && n_busy < MAX_BUSY => {
+                    n_busy += 1;
+                    self.backoff.wait_for_busy().await;
+                }
                 Err(error) => self.blocked(format!("{}: {error}", table.name())).await,
                 Ok(()) => {
                     self.blocked(format!(

@@ -1,5 +1,6 @@
 //! The `deployments` table: what the dropdowns offer.
 
+use super::deadline::{StoreError, answer};
 use crate::core::partition::DeploymentRow;
 
 #[derive(clickhouse::Row, serde::Serialize)]
@@ -19,13 +20,17 @@ struct DeploymentRecord<'a> {
 ///
 /// # Errors
 /// What the client says; the rows may be in.
-pub async fn insert(
-    client: &clickhouse::Client,
-    rows: &[DeploymentRow],
-) -> Result<(), clickhouse::error::Error> {
+pub async fn insert(client: &clickhouse::Client, rows: &[DeploymentRow]) -> Result<(), StoreError> {
     if rows.is_empty() {
         return Ok(());
     }
+    answer(write(client, rows)).await
+}
+
+async fn write(
+    client: &clickhouse::Client,
+    rows: &[DeploymentRow],
+) -> Result<(), clickhouse::error::Error> {
     let mut insert = client.insert::<DeploymentRecord<'_>>("deployments").await?;
     for row in rows {
         let record = DeploymentRecord {

@@ -14,16 +14,13 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use super::columns::{names, structure};
+use super::deadline::ANSWER_TIMEOUT;
 use super::native::Frames;
 use crate::config::StoreAddress;
 use crate::core::table::Table;
 
 /// How long to wait for a connection. ClickHouse on the same network answers in milliseconds; past this it is down.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How long to wait for an answer. An insert of the largest block takes under a second; a server that is this late has
-/// stalled, and the ledger will tell what it did.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// An answer is a word or an error's text; more is not worth reading.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;

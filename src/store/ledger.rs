@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::deadline::{StoreError, answer};
 use crate::core::ledger::Ledger;
 use crate::core::table::Table;
 
@@ -24,7 +25,7 @@ pub async fn read(
     table: Table,
     ledger: &str,
     partitions: &[i32],
-) -> Result<HashMap<i32, Ledger>, clickhouse::error::Error> {
+) -> Result<HashMap<i32, Ledger>, StoreError> {
     let partitions: Vec<u32> = partitions
         .iter()
         .map(|partition| partition.cast_unsigned())
@@ -36,12 +37,8 @@ pub async fn read(
          max(s.ledger_epoch) AS ledger_epoch, max(s.ingested) AS ingested FROM {name} AS s \
          WHERE s.deployment_id = '' AND s.ledger = ? AND s.kafka_partition IN ? GROUP BY kafka_partition"
     );
-    let records = client
-        .query(&statement)
-        .bind(ledger)
-        .bind(partitions)
-        .fetch_all::<LedgerRecord>()
-        .await?;
+    let query = client.query(&statement).bind(ledger).bind(partitions);
+    let records = answer(query.fetch_all::<LedgerRecord>()).await?;
     Ok(records
         .into_iter()
         .map(|record| {

@@ -2,9 +2,10 @@
 //!
 //! [`migrate`] makes the tables; [`columns`] names their columns, [`rows`] and [`native`] make a block of a flush,
 //! [`insert`] sends it behind its guard, [`ledger`] reads what really is there, [`audit`] checks it all. [`deployments`] is the one
-//! table without a ledger.
+//! table without a ledger; [`deadline`] is how long any answer is waited for.
 pub mod audit;
 pub mod columns;
+pub mod deadline;
 pub mod deployments;
 pub mod insert;
 pub mod ledger;

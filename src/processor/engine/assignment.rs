@@ -1,0 +1,204 @@
+//! Where partitions begin: asked of Kafka and of the ledgers, and handed to the workers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::anyhow;
+use tokio::time::{Instant, timeout_at};
+
+use super::Engine;
+use crate::bus::broker::BrokerError;
+use crate::bus::member::topic_of;
+use crate::core::ledger::Ledger;
+use crate::core::partition::Source;
+use crate::core::recovery::{Log, Recovery, recover};
+use crate::core::table::{Stream, Table};
+use crate::processor::worker::{Assignment, Command};
+
+/// How long ledgers and logs are asked for after an assignment before the process ends and leaves it to another.
+const RECOVERY_PATIENCE: Duration = Duration::from_secs(60);
+const RECOVERY_RETRY: Duration = Duration::from_millis(500);
+
+/// How often a partition whose first ledger rows were fenced is tried anew: each time somebody else had just written.
+const MAX_RECOVERIES: u32 = 5;
+
+impl Engine {
+    /// Looks up where each partition begins, begins the ledgers that are missing, and hands them to the workers.
+    pub(super) async fn assign(&mut self, sources: Vec<Source>) -> anyhow::Result<()> {
+        let mut to_recover = sources;
+        for _ in 0..MAX_RECOVERIES {
+            let recovered = self.recover(&to_recover).await?;
+            let recoveries: Vec<(Source, Recovery)> = recovered
+                .iter()
+                .map(|(source, recovery, _)| (*source, recovery.clone()))
+                .collect();
+            let fenced = self.writer.begin_ledgers(&recoveries).await?;
+            self.hand_out(
+                recovered
+                    .into_iter()
+                    .filter(|(source, ..)| !fenced.contains(source))
+                    .collect(),
+            )?;
+            if fenced.is_empty() {
+                return Ok(());
+            }
+            to_recover = fenced;
+        }
+        for source in to_recover {
+            self.stop(
+                source,
+                "another process keeps writing this partition".to_owned(),
+            );
+        }
+        Ok(())
+    }
+
+    fn hand_out(&mut self, recovered: Vec<(Source, Recovery, u64)>) -> anyhow::Result<()> {
+        let mut by_worker: BTreeMap<usize, Vec<Assignment>> = BTreeMap::new();
+        for (source, recovery, log_end) in recovered {
+            if recovery.n_started_late > 0 {
+                let (tables, at) = (recovery.n_started_late, recovery.start);
+                tracing::warn!(
+                    ?source,
+                    tables,
+                    at,
+                    "tables without a ledger begin at another's"
+                );
+                self.status.tell_started_late(tables);
+            }
+            self.generation += 1;
+            self.owned.insert(source, self.generation);
+            let number = self.number_of_worker(source);
+            let ledger = self.writer.ledger(source.stream);
+            by_worker.entry(number).or_default().push(Assignment {
+                source,
+                generation: self.generation,
+                recovery,
+                ledger,
+                log_end,
+            });
+        }
+        for (number, assignments) in by_worker {
+            if !self.workers[number].send(Command::Assign(assignments)) {
+                return Err(anyhow!("a worker takes no commands any more"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks Kafka and ClickHouse, until both have answered or patience ends. Partitions that cannot go on are stopped.
+    async fn recover(
+        &mut self,
+        sources: &[Source],
+    ) -> anyhow::Result<Vec<(Source, Recovery, u64)>> {
+        let deadline = Instant::now() + RECOVERY_PATIENCE;
+        loop {
+            let error = match timeout_at(deadline, self.try_recover(sources)).await {
+                Ok(Ok(recovered)) => return Ok(recovered),
+                Ok(Err(error)) => error,
+                Err(_) => anyhow!("no answer"),
+            };
+            if Instant::now() >= deadline {
+                return Err(error.context(format!(
+                    "the ledgers could not be read for {} s",
+                    RECOVERY_PATIENCE.as_secs()
+                )));
+            }
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "an assignment cannot be looked up yet; trying again"
+            );
+            tokio::time::sleep(RECOVERY_RETRY).await;
+        }
+    }
+
+    async fn try_recover(
+        &mut self,
+        sources: &[Source],
+    ) -> anyhow::Result<Vec<(Source, Recovery, u64)>> {
+        let mut recovered = Vec::with_capacity(sources.len());
+        for stream in Stream::ALL {
+            let partitions: Vec<i32> = sources
+                .iter()
+                .filter(|source| source.stream == stream)
+                .map(|source| source.partition)
+                .collect();
+            if partitions.is_empty() {
+                continue;
+            }
+            let (topic_id, logs) = self.ask_broker(stream, &partitions).await?;
+            let ledger = self.ledger_of(stream, &topic_id);
+            self.writer.set_ledger(stream, Arc::from(ledger));
+            let ledgers = self.writer.read_ledgers(stream, &partitions).await?;
+            for (partition, log) in partitions.into_iter().zip(logs) {
+                let source = Source { stream, partition };
+                let of_partition: Vec<(Table, Option<Ledger>)> = ledgers
+                    .iter()
+                    .map(|(table, by_partition)| (*table, by_partition.get(&partition).copied()))
+                    .collect();
+                match recover(&of_partition, log) {
+                    Ok(recovery) => {
+                        self.writer.adopt(source, &recovery);
+                        recovered.push((source, recovery, log.end));
+                    }
+                    Err(stopped) => self.stop(source, stopped.to_string()),
+                }
+            }
+        }
+        Ok(recovered)
+    }
+
+    async fn ask_broker(
+        &self,
+        stream: Stream,
+        partitions: &[i32],
+    ) -> anyhow::Result<(String, Vec<Log>)> {
+        let broker = self.broker.clone();
+        let partitions = partitions.to_vec();
+        let asked = tokio::task::spawn_blocking(move || {
+            let topic_id = broker.topic_id(stream)?;
+            let logs = partitions
+                .into_iter()
+                .map(|partition| broker.log(Source { stream, partition }))
+                .collect::<Result<Vec<_>, _>>()?;
+            Ok::<_, BrokerError>((topic_id, logs))
+        });
+        Ok(asked.await??)
+    }
+
+    /// Our partitions of a topic that was deleted and made again under its name since the assignment: its offsets mean
+    /// other messages now.
+    pub(super) async fn of_topics_made_anew(&self) -> Vec<Source> {
+        let mut sources = Vec::new();
+        for stream in Stream::ALL {
+            let ours = self.owned.keys().filter(|source| source.stream == stream);
+            let ours: Vec<Source> = ours.copied().collect();
+            if ours.is_empty() {
+                continue;
+            }
+            match self.ask_broker(stream, &[]).await {
+                Ok((id, _)) if *self.writer.ledger(stream) != self.ledger_of(stream, &id) => {
+                    let topic = topic_of(&self.topics, stream);
+                    tracing::warn!(
+                        topic,
+                        id,
+                        "the topic was made anew; its partitions begin anew"
+                    );
+                    sources.extend(ours);
+                }
+                Ok(_) => {}
+                Err(error) => tracing::debug!(
+                    error = format!("{error:#}"),
+                    "a topic's id cannot be asked now"
+                ),
+            }
+        }
+        sources
+    }
+
+    /// What a stream's ledger rows are filed under.
+    fn ledger_of(&self, stream: Stream, topic_id: &str) -> String {
+        format!("{}/{topic_id}", topic_of(&self.topics, stream))
+    }
+}
