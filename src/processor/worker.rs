@@ -164,6 +164,8 @@ struct Loop {
     fetcher: Option<Fetcher>,
     inbox: Receiver<Command>,
     intake: Intake,
+    /// What is owned has changed since Kafka was told; commands come in bursts, and one word to Kafka does for all.
+    is_assignment_due: bool,
     is_over: bool,
 }
 
@@ -175,6 +177,7 @@ impl Loop {
             fetcher: Some(fetcher),
             inbox,
             intake,
+            is_assignment_due: false,
             is_over: false,
         }
     }
@@ -189,6 +192,9 @@ impl Loop {
                 }
                 Err(TryRecvError::Empty) => {}
                 Err(TryRecvError::Disconnected) => return,
+            }
+            if std::mem::take(&mut self.is_assignment_due) {
+                self.assign();
             }
             if self.intake.owned().is_empty() {
                 // nothing to read: wait for a command without spinning
@@ -215,17 +221,17 @@ impl Loop {
                 for assignment in assignments {
                     self.intake.own(assignment);
                 }
-                self.assign();
+                self.is_assignment_due = true;
                 Batched::Outdated
             }
             Command::Drop(source) => {
                 self.intake.disown(source);
-                self.assign();
+                self.is_assignment_due = true;
                 Batched::Outdated
             }
             Command::DropAll => {
                 self.intake.disown_all();
-                self.assign();
+                self.is_assignment_due = true;
                 Batched::Outdated
             }
             Command::Flush(kind, reply) => {
@@ -236,7 +242,10 @@ impl Loop {
         }
     }
 
-    /// Tells Kafka every partition and where it goes on. What was fetched before is dropped and comes again.
+    /// Takes a new consumer for every partition and where it goes on. What was fetched before is dropped and comes again.
+    ///
+    /// A consumer is assigned once: librdkafka up to 2.15 aborts the process when an assignment is replaced before the
+    /// fetchers of the one before have stopped (its issue 5573), and it does not tell when they have.
     fn assign(&mut self) {
         let starts: Vec<Start> = self
             .intake
@@ -248,11 +257,19 @@ impl Loop {
                 epoch: owned.partition.epoch(),
             })
             .collect();
-        if let Some(fetcher) = &mut self.fetcher
-            && let Err(error) = fetcher.assign(&starts)
-        {
-            tracing::error!(error = %error, "librdkafka refused an assignment");
-            self.is_over = true;
+        self.fetcher = None;
+        if starts.is_empty() {
+            return;
+        }
+        let setup = &self.setup;
+        let made = Fetcher::new(&setup.kafka, &setup.group, setup.fetch_ahead_kib)
+            .and_then(|mut fetcher| fetcher.assign(&starts).map(|()| fetcher));
+        match made {
+            Ok(fetcher) => self.fetcher = Some(fetcher),
+            Err(error) => {
+                tracing::error!(error = %error, "librdkafka refused an assignment");
+                self.is_over = true;
+            }
         }
     }
 
@@ -273,9 +290,7 @@ impl Loop {
             }
         }
         self.fetcher = Some(fetcher);
-        if is_outdated {
-            self.assign();
-        }
+        self.is_assignment_due |= is_outdated;
     }
 
     /// Asks for a flush and obeys commands until it has taken the windows, or the assignment has changed.
