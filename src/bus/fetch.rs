@@ -72,6 +72,15 @@ pub enum FetchError {
     Transient(String),
 }
 
+/// Why a consumer has nothing to read.
+#[derive(Debug, thiserror::Error)]
+pub enum AssignError {
+    #[error(transparent)]
+    Client(#[from] KafkaError),
+    #[error("librdkafka refused the assignment: {0}")]
+    Refused(#[from] RDKafkaErrorCode),
+}
+
 pub struct Fetcher {
     consumer: BaseConsumer,
     queue: *mut sys::rd_kafka_queue_t,
@@ -110,6 +119,23 @@ impl Fetcher {
         })
     }
 
+    /// A consumer that reads these partitions; see [`Self::new`]. It is assigned once in its life: librdkafka up to 2.15
+    /// aborts the process when an assignment is replaced before the fetchers of the one before have stopped (its issue
+    /// 5573), and it does not tell when they have.
+    ///
+    /// # Errors
+    /// When a setting is not valid, or the assignment is refused.
+    pub fn assigned(
+        kafka: &KafkaArgs,
+        group: &str,
+        fetch_ahead_kib: usize,
+        starts: &[Start],
+    ) -> Result<Self, AssignError> {
+        let fetcher = Self::new(kafka, group, fetch_ahead_kib)?;
+        fetcher.assign(starts)?;
+        Ok(fetcher)
+    }
+
     fn topic(&self, stream: Stream) -> &str {
         match stream {
             Stream::Requests => &self.topics.requests,
@@ -117,11 +143,7 @@ impl Fetcher {
         }
     }
 
-    /// Replaces the whole assignment. Messages of an earlier one that are still queued are dropped by librdkafka.
-    ///
-    /// # Errors
-    /// What librdkafka says when it refuses the assignment.
-    pub fn assign(&mut self, starts: &[Start]) -> Result<(), RDKafkaErrorCode> {
+    fn assign(&self, starts: &[Start]) -> Result<(), RDKafkaErrorCode> {
         let size = i32::try_from(starts.len()).unwrap_or(i32::MAX);
         // SAFETY: the list is made, filled and destroyed here; topic names are NUL-terminated and copied by the call.
         let error = unsafe {
@@ -217,6 +239,11 @@ pub struct Batch<'a> {
 }
 
 impl Batch<'_> {
+    /// The log's end as of this fetch, without asking the broker.
+    pub fn log_end(&self, source: Source) -> Option<u64> {
+        self.fetcher.log_end(source)
+    }
+
     /// How many messages the call handed over.
     pub fn len(&self) -> usize {
         self.fetcher.buffer.len()

@@ -254,13 +254,28 @@ impl Whole {
         }
     }
 
-    /// Writes the ready file at every change; ends only when it cannot be written.
+    /// Writes the ready file at every change, and audits the tables at every start of the engine; ends only when the file
+    /// cannot be written.
     async fn keep_ready_file(&self) -> anyhow::Result<()> {
         let mut watch = self.states.subscribe();
+        let mut audited = None;
         loop {
             let states = watch.borrow_and_update().clone();
             self.write_ready_file(&states)?;
+            if let State::Up { pid } = states.of(Name::ClickHouse)
+                && audited.replace(*pid) != Some(*pid)
+            {
+                self.audit().await;
+            }
             watch.changed().await?;
+        }
+    }
+
+    /// What the engine has after a start is what it had before, or it is said.
+    async fn audit(&self) {
+        match self.host.run_once(&self.commands.audit(), "audit").await {
+            Ok(()) => tracing::info!("the audit found nothing lost and nothing doubled"),
+            Err(error) => tracing::error!(%error, "the audit found faults, or could not run"),
         }
     }
 

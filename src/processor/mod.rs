@@ -32,10 +32,10 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::bus::avro::SchemaRegistry;
-use crate::bus::topics;
+use crate::bus::topics::{self, TopicError};
 use crate::config::{KafkaArgs, StoreArgs, parse_duration};
 use crate::core::ids::{DEFAULT_MAX_DEPLOYMENTS, DEFAULT_MAX_REPLICAS, IdLimits};
-use crate::store::migrate;
+use crate::store::migrate::apply::{self, MigrateError};
 use conductor::Conductor;
 use status::Status;
 
@@ -143,7 +143,7 @@ async fn check_surroundings(args: &ProcessorArgs) -> anyhow::Result<()> {
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
-        if tokio::time::Instant::now() >= deadline {
+        if is_for_good(&error) || tokio::time::Instant::now() >= deadline {
             return Err(error);
         }
         tracing::warn!(
@@ -154,11 +154,29 @@ async fn check_surroundings(args: &ProcessorArgs) -> anyhow::Result<()> {
     }
 }
 
+/// Waiting does not mend it.
+fn is_for_good(error: &anyhow::Error) -> bool {
+    let topic = error.downcast_ref::<TopicError>();
+    let tables = error.downcast_ref::<MigrateError>();
+    matches!(
+        topic,
+        Some(TopicError::Options(_) | TopicError::Unfit { .. })
+    ) || matches!(
+        tables,
+        Some(
+            MigrateError::ServerTooOld { .. }
+                | MigrateError::DatabaseNewer { .. }
+                | MigrateError::Changed { .. }
+                | MigrateError::Engine { .. }
+        )
+    )
+}
+
 async fn surroundings(args: &ProcessorArgs) -> anyhow::Result<()> {
     let names = &args.kafka.topics;
     for topic in [&names.requests, &names.replicas, &names.dead_letters] {
         topics::check(&args.kafka, topic).await?;
     }
-    migrate::apply::check(&args.store.address()?.client()).await?;
+    apply::check(&args.store.address()?.client()).await?;
     Ok(())
 }

@@ -16,7 +16,7 @@ use super::intake::Intake;
 use super::status::Status;
 use crate::bus::avro::SchemaRegistry;
 use crate::bus::dead_letters::DeadLetter;
-use crate::bus::fetch::{Fetcher, Start};
+use crate::bus::fetch::{Batch, Fetcher, Start};
 use crate::clock;
 use crate::config::KafkaArgs;
 use crate::core::ids::IdLimits;
@@ -167,6 +167,8 @@ struct Loop {
     fetcher: Option<Fetcher>,
     inbox: Receiver<Command>,
     intake: Intake,
+    /// What is owned has changed since Kafka was told; commands come in bursts, and one word to Kafka does for all.
+    is_assignment_due: bool,
     is_over: bool,
 }
 
@@ -178,6 +180,7 @@ impl Loop {
             fetcher: Some(fetcher),
             inbox,
             intake,
+            is_assignment_due: false,
             is_over: false,
         }
     }
@@ -193,6 +196,9 @@ impl Loop {
                 Err(TryRecvError::Empty) => {}
                 Err(TryRecvError::Disconnected) => return,
             }
+            if std::mem::take(&mut self.is_assignment_due) {
+                self.assign();
+            }
             if self.intake.owned().is_empty() {
                 // nothing to read: wait for a command without spinning
                 match self.inbox.recv_timeout(REPORT_INTERVAL) {
@@ -207,7 +213,8 @@ impl Loop {
             }
             if Instant::now() >= next_report {
                 next_report = Instant::now() + REPORT_INTERVAL;
-                self.report();
+                let fetcher = self.fetcher.as_ref();
+                self.report(|source| fetcher.and_then(|fetcher| fetcher.log_end(source)));
             }
         }
     }
@@ -218,19 +225,19 @@ impl Loop {
                 for assignment in assignments {
                     self.intake.own(assignment);
                 }
-                self.assign();
+                self.is_assignment_due = true;
                 Batched::Outdated
             }
             Command::Drop(sources) => {
                 for source in sources {
                     self.intake.disown(source);
                 }
-                self.assign();
+                self.is_assignment_due = true;
                 Batched::Outdated
             }
             Command::DropAll => {
                 self.intake.disown_all();
-                self.assign();
+                self.is_assignment_due = true;
                 Batched::Outdated
             }
             Command::Flush(kind, reply) => {
@@ -241,7 +248,10 @@ impl Loop {
         }
     }
 
-    /// Tells Kafka every partition and where it goes on. What was fetched before is dropped and comes again.
+    /// Takes a new consumer for every partition and where it goes on. What was fetched before is dropped and comes again.
+    ///
+    /// A consumer is assigned once: librdkafka up to 2.15 aborts the process when an assignment is replaced before the
+    /// fetchers of the one before have stopped (its issue 5573), and it does not tell when they have.
     fn assign(&mut self) {
         let starts: Vec<Start> = self
             .intake
@@ -253,11 +263,18 @@ impl Loop {
                 epoch: owned.partition.epoch(),
             })
             .collect();
-        if let Some(fetcher) = &mut self.fetcher
-            && let Err(error) = fetcher.assign(&starts)
-        {
-            tracing::error!(error = %error, "librdkafka refused an assignment");
-            self.is_over = true;
+        self.fetcher = None;
+        if starts.is_empty() {
+            return;
+        }
+        let setup = &self.setup;
+        let made = Fetcher::assigned(&setup.kafka, &setup.group, setup.fetch_ahead_kib, &starts);
+        match made {
+            Ok(fetcher) => self.fetcher = Some(fetcher),
+            Err(error) => {
+                tracing::error!(error = %error, "librdkafka refused an assignment");
+                self.is_over = true;
+            }
         }
     }
 
@@ -271,20 +288,19 @@ impl Loop {
             let batch = fetcher.fetch(FETCH_TIMEOUT_MS);
             let mut index = 0;
             while index < batch.len() && !is_outdated {
-                match self.intake.take_from(&batch, &mut index) {
-                    None => {}
-                    Some(kind) => is_outdated = self.wait_for_flush(kind) == Batched::Outdated,
+                let wanted = self.intake.take_from(&batch, &mut index);
+                is_outdated = self.intake.take_has_lost_one();
+                if let Some(kind) = wanted {
+                    is_outdated |= self.wait_for_flush(kind, &batch) == Batched::Outdated;
                 }
             }
         }
         self.fetcher = Some(fetcher);
-        if is_outdated {
-            self.assign();
-        }
+        self.is_assignment_due |= is_outdated;
     }
 
     /// Asks for a flush and obeys commands until it has taken the windows, or the assignment has changed.
-    fn wait_for_flush(&mut self, kind: FlushKind) -> Batched {
+    fn wait_for_flush(&mut self, kind: FlushKind, batch: &Batch<'_>) -> Batched {
         let seen = self.intake.n_flushes(kind);
         if self
             .setup
@@ -296,7 +312,8 @@ impl Loop {
             return Batched::Outdated;
         }
         loop {
-            match self.inbox.recv() {
+            match self.inbox.recv_timeout(REPORT_INTERVAL) {
+                Err(RecvTimeoutError::Timeout) => self.report(|source| batch.log_end(source)),
                 Ok(Command::Flush(taken, reply)) => {
                     let _ = reply.send(self.intake.flush(taken));
                     if taken >= kind {
@@ -308,7 +325,7 @@ impl Loop {
                         return Batched::Outdated;
                     }
                 }
-                Err(_) => {
+                Err(RecvTimeoutError::Disconnected) => {
                     self.is_over = true;
                     return Batched::Outdated;
                 }
@@ -316,15 +333,12 @@ impl Loop {
         }
     }
 
-    fn report(&self) {
+    /// Tells the gauges how far each partition is behind, by what the last fetch said of the log's end.
+    fn report(&self, log_end: impl Fn(Source) -> Option<u64>) {
         let now_ms = clock::now_us() / 1000;
         for owned in self.intake.owned() {
             let source = owned.partition.source();
-            if let Some(end) = self
-                .fetcher
-                .as_ref()
-                .and_then(|fetcher| fetcher.log_end(source))
-            {
+            if let Some(end) = log_end(source) {
                 self.setup.status.tell_lag(
                     source,
                     owned.partition.position(),

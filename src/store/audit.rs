@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use crate::bus::broker::Broker;
+use crate::bus::member::topic_of;
 use crate::config::{KafkaArgs, KafkaOption, StoreArgs, TopicArgs};
 use crate::core::partition::Source;
 use crate::core::table::{Stream, Table};
@@ -31,13 +32,10 @@ pub struct AuditArgs {
 #[derive(Debug, Clone, PartialEq, Eq, clickhouse::Row, serde::Deserialize)]
 struct Entry {
     partition: u32,
-    /// `<topic>/<topic id>` of the ledger; more than one where the topic was created again.
-    ledgers: Vec<String>,
-    from: u64,
-    to: u64,
+    /// (`<topic>/<topic id>`, from, to); more than one where the topic was created again.
+    ledgers: Vec<(String, u64, u64)>,
     span: u64,
     gap: u64,
-    distance: u64,
     events: u64,
     erased: u64,
     late: u64,
@@ -49,15 +47,15 @@ impl Entry {
     fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
         let covered = self.span + self.gap;
-        if covered != self.distance {
-            let what = if covered < self.distance {
+        let distance: u64 = self.ledgers.iter().map(|(_, from, to)| to - from).sum();
+        if covered != distance {
+            let what = if covered < distance {
                 "lost"
             } else {
                 "doubled"
             };
             faults.push(format!(
-                "spans and gaps cover {covered} of {} messages: {what}",
-                self.distance
+                "spans and gaps cover {covered} of {distance} messages: {what}"
             ));
         }
         if self.events != self.counted + self.erased {
@@ -69,6 +67,37 @@ impl Entry {
         }
         faults
     }
+
+    /// What a finer table of the same partition says against this one: equal offsets must have equal counts, and a
+    /// coarser table may not begin later.
+    fn faults_beside(&self, finer: Table, other: &Self) -> Vec<String> {
+        let mut faults = Vec::new();
+        for (ledger, from, _) in &self.ledgers {
+            let theirs = other.ledgers.iter().find(|(name, ..)| name == ledger);
+            if let Some((_, other_from, _)) = theirs
+                && from > other_from
+            {
+                faults.push(format!(
+                    "begins at {from}, above {} at {other_from}",
+                    finer.name()
+                ));
+            }
+        }
+        let (ours, theirs) = (self.counted + self.erased, other.counted + other.erased);
+        if self.ledgers == other.ledgers && ours != theirs {
+            faults.push(format!(
+                "counts {ours} where {} counts {theirs}",
+                finer.name()
+            ));
+        }
+        faults
+    }
+}
+
+/// Where a partition's log ends, and of which topic id it is.
+struct LogEnd {
+    ledger: String,
+    end: u64,
 }
 
 /// Runs the audit, prints a line a table and partition, and exits 0 when nothing is wrong, else 1.
@@ -105,10 +134,7 @@ pub async fn run(args: AuditArgs) -> anyhow::Result<ExitCode> {
                 stream: table.stream(),
                 partition: entry.partition.cast_signed(),
             };
-            println!(
-                "{}",
-                line(*table, entry, ends.get(&source).copied(), &faults)
-            );
+            println!("{}", line(*table, entry, ends.get(&source), &faults));
             n_faults += faults.len();
         }
     }
@@ -129,9 +155,8 @@ async fn read(
 ) -> Result<Vec<Entry>, clickhouse::error::Error> {
     let (name, counted) = (table.name(), table.counted());
     let statement = format!(
-        "SELECT kafka_partition AS partition, groupUniqArrayIf(l, l != '') AS ledgers, \
-         minIf(f, l != '') AS from, maxIf(t, l != '') AS to, sum(s) AS span, sum(g) AS gap, \
-         toUInt64(sumIf(t - f, l != '')) AS distance, sum(e) AS events, sum(x) AS erased, sum(a) AS late, sum(i) AS invalid, sum(c) AS counted \
+        "SELECT kafka_partition AS partition, arraySort(groupArrayIf((l, f, t), l != '')) AS ledgers, \
+         sum(s) AS span, sum(g) AS gap, sum(e) AS events, sum(x) AS erased, sum(a) AS late, sum(i) AS invalid, sum(c) AS counted \
          FROM (SELECT kafka_partition, toString(ledger) AS l, min(ledger_from) AS f, max(ledger_to) AS t, sum(ledger_span) AS s, \
          sum(ledger_gap) AS g, sum(ledger_events) AS e, sum(ledger_erased) AS x, sum(ledger_late) AS a, sum(ledger_invalid) AS i, \
          sum({counted}) AS c FROM {name} GROUP BY kafka_partition, ledger) \
@@ -140,19 +165,18 @@ async fn read(
     client.query(&statement).fetch_all().await
 }
 
-fn line(table: Table, entry: &Entry, log_end: Option<u64>, faults: &[String]) -> String {
-    let Entry {
-        partition,
-        ledgers,
-        from,
-        to,
-        events,
-        late,
-        invalid,
-        ..
-    } = entry;
-    let behind = log_end.map_or(String::new(), |end| {
-        format!(" behind {}", end.saturating_sub(*to))
+fn line(table: Table, entry: &Entry, log_end: Option<&LogEnd>, faults: &[String]) -> String {
+    let covered: Vec<String> = entry
+        .ledgers
+        .iter()
+        .map(|(ledger, from, to)| format!("{ledger} offsets {from}..{to}"))
+        .collect();
+    let behind = log_end.map_or(String::new(), |LogEnd { ledger, end }| {
+        let to = entry.ledgers.iter().find(|(name, ..)| name == ledger);
+        format!(
+            " behind {}",
+            end.saturating_sub(to.map_or(0, |(.., to)| *to))
+        )
     });
     let verdict = if faults.is_empty() {
         "ok".to_owned()
@@ -160,60 +184,42 @@ fn line(table: Table, entry: &Entry, log_end: Option<u64>, faults: &[String]) ->
         format!("WRONG: {}", faults.join("; "))
     };
     format!(
-        "{:<22} {partition:>4} offsets {from}..{to} {} {events} late {late} invalid {invalid}{behind} {} {verdict}",
+        "{:<22} {:>4} {} {} {} late {} invalid {}{behind} {verdict}",
         table.name(),
+        entry.partition,
+        covered.join(", "),
         table.counted(),
-        ledgers.join(",")
+        entry.events,
+        entry.late,
+        entry.invalid,
     )
 }
 
-/// A coarser table is held against the finer ones of its stream: equal offsets must have equal counts, and it may not
-/// begin later.
 fn faults_between_tiers(
     audit: &BTreeMap<Table, Vec<Entry>>,
     table: Table,
     entry: &Entry,
 ) -> Vec<String> {
-    let mut faults = Vec::new();
-    for &finer in table
+    let finer = table
         .stream()
         .tables()
         .iter()
-        .filter(|finer| finer.tier() < table.tier())
-    {
-        let Some(other) = audit[&finer]
-            .iter()
-            .find(|other| other.partition == entry.partition)
-        else {
-            continue;
-        };
-        if entry.from > other.from {
-            faults.push(format!(
-                "begins at {}, above {} at {}",
-                entry.from,
-                finer.name(),
-                other.from
-            ));
-        }
-        if entry.to == other.to
-            && entry.from == other.from
-            && entry.counted + entry.erased != other.counted + other.erased
-        {
-            faults.push(format!(
-                "counts {} where {} counts {}",
-                entry.counted,
-                finer.name(),
-                other.counted
-            ));
-        }
-    }
-    faults
+        .filter(|finer| finer.tier() < table.tier());
+    finer
+        .filter_map(|&finer| {
+            let other = audit[&finer]
+                .iter()
+                .find(|other| other.partition == entry.partition)?;
+            Some(entry.faults_beside(finer, other))
+        })
+        .flatten()
+        .collect()
 }
 
 async fn log_ends(
     kafka: KafkaArgs,
     audit: &BTreeMap<Table, Vec<Entry>>,
-) -> anyhow::Result<BTreeMap<Source, u64>> {
+) -> anyhow::Result<BTreeMap<Source, LogEnd>> {
     let mut sources: Vec<Source> = Vec::new();
     for stream in Stream::ALL {
         for table in stream.tables() {
@@ -228,9 +234,16 @@ async fn log_ends(
     let ends = tokio::task::spawn_blocking(move || {
         // a group of its own: the audit only looks
         let broker = Broker::new(&kafka, "modelmeter-audit")?;
+        let mut ids = BTreeMap::new();
+        for stream in Stream::ALL {
+            ids.insert(stream, broker.topic_id(stream)?);
+        }
         let mut ends = BTreeMap::new();
         for source in sources {
-            ends.insert(source, broker.log(source)?.end);
+            let topic = topic_of(&kafka.topics, source.stream);
+            let ledger = format!("{topic}/{}", ids[&source.stream]);
+            let end = broker.log(source)?.end;
+            ends.insert(source, LogEnd { ledger, end });
         }
         anyhow::Ok(ends)
     });
@@ -244,12 +257,9 @@ mod tests {
     fn entry() -> Entry {
         Entry {
             partition: 1,
-            ledgers: vec!["t/id".to_owned()],
-            from: 5,
-            to: 15,
+            ledgers: vec![("t/id".to_owned(), 5, 15)],
             span: 10,
             gap: 0,
-            distance: 10,
             events: 7,
             erased: 0,
             late: 1,
@@ -258,88 +268,83 @@ mod tests {
         }
     }
 
-    fn audit_of(pairs: &[(Table, Entry)]) -> BTreeMap<Table, Vec<Entry>> {
-        let mut audit: BTreeMap<Table, Vec<Entry>> = Table::ALL
-            .into_iter()
-            .map(|table| (table, Vec::new()))
-            .collect();
-        for (table, entry) in pairs {
-            audit.insert(*table, vec![entry.clone()]);
-        }
-        audit
+    fn at(from: u64, to: u64) -> Vec<(String, u64, u64)> {
+        vec![("t/id".to_owned(), from, to)]
     }
 
     #[test]
     fn what_is_lost_or_doubled_is_seen() {
         assert!(entry().faults().is_empty());
-        assert!(
-            Entry {
-                gap: 3,
-                span: 7,
-                ..entry()
-            }
-            .faults()
-            .is_empty()
-        );
-        assert!(
-            Entry {
-                erased: 2,
-                counted: 5,
-                ..entry()
-            }
-            .faults()
-            .is_empty()
-        );
-        assert_eq!(
-            Entry { span: 9, ..entry() }.faults(),
-            ["spans and gaps cover 9 of 10 messages: lost"]
-        );
-        assert_eq!(
-            Entry {
-                span: 14,
-                ..entry()
-            }
-            .faults(),
-            ["spans and gaps cover 14 of 10 messages: doubled"]
-        );
-        assert_eq!(
-            Entry {
-                counted: 8,
-                ..entry()
-            }
-            .faults(),
-            ["the ledger accepted 7 and the rows count 8"]
-        );
+        let fine = Entry {
+            gap: 3,
+            span: 7,
+            ..entry()
+        };
+        assert!(fine.faults().is_empty());
+        let fine = Entry {
+            erased: 2,
+            counted: 5,
+            ..entry()
+        };
+        assert!(fine.faults().is_empty());
+        for (span, what) in [(9, "lost"), (14, "doubled")] {
+            let faults = Entry { span, ..entry() }.faults();
+            assert_eq!(
+                faults,
+                [format!(
+                    "spans and gaps cover {span} of 10 messages: {what}"
+                )]
+            );
+        }
+        let faults = Entry {
+            counted: 8,
+            ..entry()
+        }
+        .faults();
+        assert_eq!(faults, ["the ledger accepted 7 and the rows count 8"]);
     }
 
     #[test]
     fn tiers_are_compared_at_equal_offsets() {
-        let faults = |coarse: Entry| {
-            faults_between_tiers(
-                &audit_of(&[(Table::Replicas10s, entry())]),
-                Table::Replicas1m,
-                &coarse,
-            )
-        };
+        let faults = |coarse: Entry| coarse.faults_beside(Table::Replicas10s, &entry());
         assert!(faults(entry()).is_empty());
         assert!(
             faults(Entry {
-                to: 10,
+                ledgers: at(5, 10),
                 counted: 3,
                 ..entry()
             })
             .is_empty()
         );
-        assert_eq!(
-            faults(Entry {
-                counted: 6,
-                ..entry()
-            }),
-            ["counts 6 where replicas_10s counts 7"]
-        );
-        assert_eq!(
-            faults(Entry { from: 6, ..entry() }),
-            ["begins at 6, above replicas_10s at 5"]
-        );
+        let wrong = faults(Entry {
+            counted: 6,
+            ..entry()
+        });
+        assert_eq!(wrong, ["counts 6 where replicas_10s counts 7"]);
+        let wrong = faults(Entry {
+            ledgers: at(6, 15),
+            ..entry()
+        });
+        assert_eq!(wrong, ["begins at 6, above replicas_10s at 5"]);
+    }
+
+    #[test]
+    fn a_topic_made_anew_is_judged_by_each_of_its_lives() {
+        let both = |to| vec![("t/new".to_owned(), 0, to), ("t/old".to_owned(), 0, 1_000)];
+        let fine = Entry {
+            ledgers: both(50),
+            span: 1_050,
+            counted: 7,
+            ..entry()
+        };
+        let coarse = Entry {
+            ledgers: both(20),
+            span: 1_020,
+            counted: 4,
+            events: 4,
+            ..entry()
+        };
+        assert!(fine.faults().is_empty() && coarse.faults().is_empty());
+        assert!(coarse.faults_beside(Table::Replicas10s, &fine).is_empty());
     }
 }

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use std::sync::LazyLock;
 
 use crate::core::replica_window::ReadingKind;
-use crate::core::table::{Stream, Table, Tier};
+use crate::core::table::{Stream, Table};
 
 /// A sketch's type: 1 % relative accuracy, and the four levels that the views ask for.
 pub const SKETCH: &str = "AggregateFunction(quantilesDD(0.01, 0.5, 0.9, 0.95, 0.99), Float64)";
@@ -149,8 +149,8 @@ pub const fn is_by_replica(table: Table) -> bool {
 }
 
 /// The table counts requests by status code.
-pub fn has_status_codes(table: Table) -> bool {
-    matches!(table, Table::Requests1m | Table::Requests1h) && table.tier() != Tier::TenSeconds
+pub const fn has_status_codes(table: Table) -> bool {
+    matches!(table, Table::Requests1m | Table::Requests1h)
 }
 
 /// `name type, …`, as `input()` and `file()` take it.

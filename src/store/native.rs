@@ -263,7 +263,7 @@ impl RowWriter<'_> {
 
     /// Ends the row; `n_left` columns are filled later, by [`Columns::fill_last`].
     pub fn end(self, n_left: usize) {
-        debug_assert_eq!(
+        assert_eq!(
             self.columns.len(),
             n_left,
             "a row has as many values as its table has columns"

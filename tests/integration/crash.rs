@@ -1,5 +1,5 @@
-//! The crash test: SIGKILLs of processors and of ClickHouse under load, each at a seeded moment, on a
-//! broker and an engine of its own. After each, every table must be right and the audit agree.
+//! The crash test: SIGKILLs of processors and of ClickHouse under load, each at a seeded moment, and processors that
+//! stand still and go on, on a broker and an engine of its own. After each, every table is right and the audit agrees.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -44,9 +44,12 @@ enum Kill {
     EngineDuringInsert,
     /// Both at once.
     Both,
+    /// No kill: a processor stands still until the other has its partitions, and then goes on as if nothing
+    /// had been. What it still holds must be refused, and it must live on.
+    Freeze,
 }
 
-/// Twenty, in an order that the seed decides.
+/// Twenty kills, and freezes between them, in an order that the seed decides.
 fn kills(random: &mut Random) -> Vec<Kill> {
     let mut kills = Vec::new();
     let counts = [
@@ -55,6 +58,7 @@ fn kills(random: &mut Random) -> Vec<Kill> {
         (Kill::ProcessorWithInsertUnderWay, 4),
         (Kill::EngineDuringInsert, 4),
         (Kill::Both, 2),
+        (Kill::Freeze, 4),
     ];
     for (kill, n) in counts {
         kills.extend(std::iter::repeat_n(kill, n));
@@ -154,6 +158,13 @@ impl Field {
                 self.processors[1].kill();
                 self.parts.restart_engine();
                 self.processors[1] = self.space.processor(ROLE);
+            }
+            Kill::Freeze => {
+                moment_comes();
+                let which = self.random.between(0, 2) as usize;
+                self.processors[which].freeze();
+                self.compare(publisher);
+                self.processors[which].go_on();
             }
         }
         self.compare(publisher);

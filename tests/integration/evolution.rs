@@ -1,6 +1,8 @@
 //! Schemas change while old and new producers run: a later and an earlier writer schema, known to the
 //! processor by a folder only, are read to the same numbers.
 
+use std::path::Path;
+
 use serde_json::{Value as Json, json};
 
 use crate::support::compare::{self, VIEWS};
@@ -100,12 +102,10 @@ fn early(event: &Event) -> Event {
     }
 }
 
-#[test]
-fn later_and_earlier_writers_are_read_to_the_same_numbers() {
-    let mut random = Random::new(random::seed("evolution"));
-    let folder = tempfile::tempdir().expect("a temporary directory");
+/// Later and earlier batches, later and earlier samples; their schemas are put into the folder.
+fn writers(folder: &Path) -> [Writer; 4] {
     let write = |name: &str, schema: &Json| {
-        std::fs::write(folder.path().join(name), schema.to_string()).expect("a schema is written");
+        std::fs::write(folder.join(name), schema.to_string()).expect("a schema is written");
         Writer::new(&schema.to_string())
     };
     let (batch, sample) = (
@@ -113,7 +113,7 @@ fn later_and_earlier_writers_are_read_to_the_same_numbers() {
         built_in("replica_sample.avsc"),
     );
     let event_fields = ["outcome", "cold_start_us", "in_flight", "queue_us"];
-    let writers = [
+    [
         write("batch_later.avsc", &later(batch.clone(), "events")),
         write(
             "batch_earlier.avsc",
@@ -132,7 +132,14 @@ fn later_and_earlier_writers_are_read_to_the_same_numbers() {
                 &["dropped", "load_us"],
             ),
         ),
-    ];
+    ]
+}
+
+#[test]
+fn later_and_earlier_writers_are_read_to_the_same_numbers() {
+    let mut random = Random::new(random::seed("evolution"));
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let writers = writers(folder.path());
     let now = modelmeter::clock::now_us();
     let facts = Facts {
         deployment_name: "evolving".to_owned(),

@@ -99,6 +99,12 @@ impl Commands {
         }
     }
 
+    /// Not a part: it runs to its end each time the engine has started. Without Kafka, which may be down then.
+    pub fn audit(&self) -> Vec<OsString> {
+        let url = format!("http://127.0.0.1:{}", self.addresses.clickhouse);
+        Arguments::new(&["audit"]).with("--clickhouse", url).0
+    }
+
     /// A role that uses both Kafka and ClickHouse.
     fn connected(&self, role: &[&str]) -> Arguments {
         let TopicArgs {

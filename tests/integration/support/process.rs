@@ -101,6 +101,16 @@ impl Role {
         })
     }
 
+    /// SIGSTOP: it stands still, its connections stay open.
+    pub fn freeze(&self) {
+        signal(self.child.id(), libc::SIGSTOP);
+    }
+
+    /// SIGCONT: it goes on and knows of nothing.
+    pub fn go_on(&self) {
+        signal(self.child.id(), libc::SIGCONT);
+    }
+
     pub fn is_running(&mut self) -> bool {
         self.child
             .try_wait()
