@@ -10,6 +10,7 @@ mod hand_counted;
 mod migrate;
 mod producer;
 mod queries;
+mod replay;
 mod replica_views;
 mod sketches;
 mod tiers;
