@@ -10,7 +10,7 @@ PARTS := deploy/local/parts
 VENV := $(PARTS)/venv
 REQUIREMENTS := tests/integration/python/requirements.txt
 
-.PHONY: help prerequisites local-parts build fmt lint test clean
+.PHONY: help prerequisites local-parts build demo fmt lint test clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -23,6 +23,10 @@ local-parts: prerequisites ## fetch the Kafka broker and the ClickHouse engine f
 
 build: prerequisites ## build the binary, optimised: target/release/modelmeter
 	cargo build --release --locked
+
+demo: build local-parts ## all of it with real load on it, to look at; DEMO_DIR keeps the data, DEMO_FOR=90s ends it and checks the numbers
+	@exec target/release/modelmeter demo --parts $(PARTS) $(if $(DEMO_DIR),--dir '$(DEMO_DIR)') $(if $(DEMO_FOR),--for '$(DEMO_FOR)') \
+	    $(if $(READY_FILE),--ready-file '$(READY_FILE)') $(DEMO_FLAGS)
 
 fmt: ## format the code
 	cargo fmt

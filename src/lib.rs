@@ -16,7 +16,7 @@
 //! A chart asks a view (`schemas/clickhouse/`), which merges the deltas and sketches of the coarsest tier that fits.
 //!
 //! After a crash or a rebalance [`core::recovery`] decides from the ledgers where each table goes on.
-//! [`store::audit`] checks that nothing was lost or doubled. [`local`] brings the real broker and the real engine to one
+//! [`store::audit`] checks that nothing was lost or doubled. [`replay`] plays real traces as live load, [`demo`] all of it. [`local`] brings the real broker and the real engine to one
 //! machine.
 //!
 //! # What never happens
@@ -38,7 +38,9 @@ pub mod bus;
 pub mod clock;
 pub mod config;
 pub mod core;
+pub mod demo;
 pub mod local;
 pub mod processor;
+pub mod replay;
 pub mod store;
 pub mod telemetry;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use modelmeter::{local, processor, store};
+use modelmeter::{demo, local, processor, replay, store};
 use tokio_util::sync::CancellationToken;
 
 /// Metrics for served machine-learning models: from the replica to the chart, each request counted exactly once.
@@ -29,6 +29,10 @@ enum Role {
     Migrate(store::migrate::MigrateArgs),
     /// Checks that every message was counted exactly once, a line a table and partition.
     Audit(store::audit::AuditArgs),
+    /// All of it with real load on it, to look at: `up` and `replay` in one.
+    Demo(demo::DemoArgs),
+    /// Real traces as live load: what some eighty deployments' producers would say.
+    Replay(replay::ReplayArgs),
     /// A Kafka broker for one machine.
     Kafka(local::kafka::BrokerArgs),
     /// ClickHouse for one machine: the real engine behind ClickHouse's HTTP interface.
@@ -60,6 +64,8 @@ fn run(role: Role) -> anyhow::Result<ExitCode> {
             Role::Processor(args) => processor::run(args, shutdown).await?,
             Role::Migrate(args) => store::migrate::run(args).await?,
             Role::Audit(args) => return store::audit::run(args).await,
+            Role::Demo(args) => return demo::run(args, shutdown).await,
+            Role::Replay(args) => replay::run(args, shutdown).await?,
             Role::Kafka(args) => local::kafka::run(args, shutdown).await?,
             Role::Clickhouse(args) => local::clickhouse::run(args, shutdown).await?,
         }

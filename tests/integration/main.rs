@@ -11,6 +11,7 @@ mod migrate;
 mod processor;
 mod producer;
 mod queries;
+mod replay;
 mod replica_views;
 mod sketches;
 mod tiers;

@@ -1,0 +1,91 @@
+//! The demo's folder: one that was named and stays, or a fresh one that goes with the demo.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+
+/// Names that are tried for a fresh folder: another demo of the same process id may have left one behind.
+const N_NAMES: u32 = 100;
+
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+    is_fresh: bool,
+}
+
+impl Folder {
+    /// # Errors
+    /// When it cannot be made.
+    pub fn open(named: Option<&Path>) -> anyhow::Result<Self> {
+        let Some(named) = named else {
+            return Ok(Self {
+                path: fresh().context("a fresh folder for the demo cannot be made")?,
+                is_fresh: true,
+            });
+        };
+        let path = std::path::absolute(named).context("--dir")?;
+        fs::create_dir_all(&path)
+            .with_context(|| format!("the folder {} cannot be made", path.display()))?;
+        Ok(Self {
+            path,
+            is_fresh: false,
+        })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Removes it if it is a fresh one. Every process that used it must have ended.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn close(self) -> anyhow::Result<()> {
+        if !self.is_fresh {
+            return Ok(());
+        }
+        fs::remove_dir_all(&self.path)
+            .with_context(|| format!("the folder {} cannot be removed", self.path.display()))
+    }
+}
+
+fn fresh() -> io::Result<PathBuf> {
+    let id = std::process::id();
+    for number in 0..N_NAMES {
+        let path = std::env::temp_dir().join(format!("modelmeter-demo-{id}-{number}"));
+        // for this user alone, since there is no password on what it holds
+        match DirBuilder::new().mode(0o700).create(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => return made.map(|()| path),
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fresh_one_goes_and_a_named_one_stays() {
+        let first = Folder::open(None).expect("a folder");
+        let second = Folder::open(None).expect("another folder");
+        assert_ne!(first.path(), second.path());
+        let path = first.path().to_owned();
+        fs::write(path.join("file"), "of the demo").expect("written");
+        first.close().expect("removed");
+        second.close().expect("removed");
+        assert!(!path.exists());
+
+        let parent = tempfile::tempdir().expect("a temporary folder");
+        let named = parent.path().join("kept");
+        Folder::open(Some(&named))
+            .expect("made")
+            .close()
+            .expect("left");
+        assert!(named.exists());
+    }
+}

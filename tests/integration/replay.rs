@@ -1,0 +1,167 @@
+//! The replay on the real parts: a short past and a moment of live load, and every table must say what the replay says that it
+//! produced. A second run goes on where the first one ended.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use serde_json::Value as Json;
+
+use super::support::process::{Role, run};
+use super::support::space::{CATCH_UP, LEDGER_TABLES, Space};
+use super::support::{message::Topic, wait_for};
+
+/// What is compared in the tables of each topic; these columns bear the summary's own names.
+const REQUEST_COLUMNS: [&str; 8] = [
+    "requests",
+    "status_2xx",
+    "status_4xx",
+    "status_5xx",
+    "status_other",
+    "unclassified",
+    "client_gone",
+    "cold_starts",
+];
+const SAMPLE_COLUMNS: [&str; 3] = ["samples", "waiting_us", "stopping_us"];
+
+fn replay(space: &Space, dir: &Path, more: &[&str]) -> Json {
+    let path = |name: &str| dir.join(name).display().to_string();
+    let (resume, summary) = (path("replay.json"), path("summary.json"));
+    let mut arguments = vec!["replay", "--kafka", &space.kafka];
+    arguments.extend(["--requests-topic", &space.topics.requests]);
+    arguments.extend(["--replicas-topic", &space.topics.replicas]);
+    arguments.extend(["--resume", &resume, "--summary", &summary]);
+    arguments.extend(more);
+    let (status, text) = run(&arguments);
+    assert!(status.success(), "replay: {status}\n{text}");
+    let text = std::fs::read_to_string(&summary).expect("a summary");
+    serde_json::from_str(&text).expect("JSON")
+}
+
+/// One number of a summary, over all deployments.
+fn total(summary: &Json, column: &str) -> u64 {
+    deployments(summary)
+        .map(|(_, produced)| produced[column].as_u64().expect("a number"))
+        .sum()
+}
+
+fn deployments(summary: &Json) -> impl Iterator<Item = (&String, &Json)> {
+    summary["deployments"]
+        .as_object()
+        .expect("an object")
+        .iter()
+}
+
+/// Deployments of which something was said.
+fn n_with(summaries: &[&Json], column: &str) -> usize {
+    let said: BTreeSet<&String> = summaries
+        .iter()
+        .flat_map(|summary| deployments(summary))
+        .filter(|(_, produced)| produced[column].as_u64() > Some(0))
+        .map(|(id, _)| id)
+        .collect();
+    said.len()
+}
+
+/// Waits until a table has counted as much as was produced, then holds every number of every deployment against it.
+fn assert_table(
+    space: &Space,
+    table: &str,
+    topic: Topic,
+    summaries: &[&Json],
+    processor: &mut Role,
+) {
+    let columns: &[&str] = match topic {
+        Topic::Requests => &REQUEST_COLUMNS,
+        Topic::Replicas => &SAMPLE_COLUMNS,
+    };
+    let expected: u64 = summaries.iter().map(|s| total(s, columns[0])).sum();
+    let sums: Vec<String> = columns
+        .iter()
+        .map(|c| format!("sum({c}) AS n_{c}"))
+        .collect();
+    let query = format!(
+        "SELECT deployment_id, {} FROM {table} WHERE deployment_id != '' GROUP BY deployment_id ORDER BY deployment_id",
+        sums.join(", ")
+    );
+    let rows = wait_for("the table has counted all of it", CATCH_UP, || {
+        assert!(
+            processor.is_running(),
+            "the processor ended:\n{}",
+            processor.tail()
+        );
+        let rows = space.sql.try_rows(&query)?;
+        let first = format!("n_{}", columns[0]);
+        let found: u64 = rows.iter().filter_map(|row| row[&first].as_u64()).sum();
+        if found < expected {
+            return Err(format!("{table}: {found} of {expected}"));
+        }
+        Ok(rows)
+    });
+    assert_eq!(rows.len(), n_with(summaries, columns[0]), "{table}");
+    for row in &rows {
+        let id = row["deployment_id"].as_str().expect("an id");
+        for column in columns {
+            let produced: u64 = summaries
+                .iter()
+                .filter_map(|summary| summary["deployments"][id][*column].as_u64())
+                .sum();
+            assert_eq!(
+                row[&format!("n_{column}")].as_u64(),
+                Some(produced),
+                "{table}, {id}: {column}"
+            );
+        }
+    }
+}
+
+#[test]
+fn every_table_says_what_the_replay_produced_over_two_runs() {
+    let space = Space::new();
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let mut processor = space.processor(&[]);
+    let first = replay(&space, dir.path(), &["--history", "20m", "--for", "3s"]);
+    let second = replay(&space, dir.path(), &["--history", "20m", "--for", "2s"]);
+    assert_eq!(
+        first["until_us"], second["from_us"],
+        "the second run goes on where the first one ended"
+    );
+    let span = |summary: &Json| {
+        let of = |name: &str| summary[name].as_i64().expect("a time");
+        (of("until_us") - of("from_us")) / 1_000_000
+    };
+    assert!((1_202..1_400).contains(&span(&first)), "{}", span(&first));
+    assert!((2..200).contains(&span(&second)), "{}", span(&second));
+    assert!(total(&first, "requests") > 10_000);
+    // rare clients may have no replica and no request in so short a time
+    let n_deployments = deployments(&first).count();
+    assert!((55..=81).contains(&n_deployments), "{n_deployments}");
+
+    let summaries = [&first, &second];
+    for (table, topic) in LEDGER_TABLES {
+        assert_table(&space, table, topic, &summaries, &mut processor);
+    }
+    let (agrees, lines) = space.audit();
+    assert!(agrees, "the audit disagrees:\n{lines}");
+    let letters = space.sql.try_rows(
+        "SELECT sum(ledger_late) AS late, sum(ledger_invalid) AS invalid FROM requests_10s WHERE deployment_id = ''",
+    );
+    let letters = letters.expect("the engine answers");
+    assert_eq!(
+        (letters[0]["late"].as_u64(), letters[0]["invalid"].as_u64()),
+        (Some(0), Some(0)),
+        "the processor refuses nothing"
+    );
+    assert!(processor.stop().success());
+}
+
+#[test]
+fn a_replay_without_an_answer_or_with_wrong_flags_ends_with_a_reason() {
+    for (arguments, reason) in [
+        (["--history", "48h"], "at most 47h"),
+        (["--speed", "0"], "above 0"),
+    ] {
+        let (status, text) = run(&[&["replay", "--kafka", "127.0.0.1:1"], &arguments[..]].concat());
+        assert!(!status.success());
+        assert!(text.contains(reason), "{text}");
+    }
+}
