@@ -13,7 +13,8 @@
 //! with a ledger row that says which offsets these are. [`processor::writer`] sends one block a table behind a guard
 //! ([`store::insert`]) and believes only the ledger that it then reads ([`store::ledger`], [`core::ledger`]).
 //!
-//! A chart asks a view (`schemas/clickhouse/`), which merges the deltas and sketches of the coarsest tier that fits.
+//! A chart asks a view (`schemas/clickhouse/`), which merges the deltas and sketches of the coarsest tier that fits; the
+//! [`dashboard`] draws what the views say.
 //!
 //! After a crash or a rebalance [`core::recovery`] decides from the ledgers where each table goes on.
 //! [`store::audit`] checks that nothing was lost or doubled. [`local`] brings the real broker and the real engine to one
@@ -37,6 +38,7 @@ pub mod bus;
 pub mod clock;
 pub mod config;
 pub mod core;
+pub mod dashboard;
 pub mod local;
 pub mod processor;
 pub mod store;
