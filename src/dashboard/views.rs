@@ -233,9 +233,9 @@ SELECT
     ifNull(toUInt32((SELECT min(first_seen) FROM deployments WHERE deployment_id = {deployment:String})), 0) AS first_seen,
     greatest(
         ifNull(toUInt32((SELECT max(last_seen) FROM deployments WHERE deployment_id = {deployment:String})), 0),
-        ifNull(toUInt32((SELECT least(max(intDiv(last_sample, 4000000)), toUnixTimestamp(now())) FROM replicas_10s
+        ifNull(toUInt32((SELECT if(count() = 0, 0, least(max(intDiv(last_sample, 4000000)), toUnixTimestamp(now()))) FROM replicas_10s
             WHERE deployment_id = {deployment:String} AND window_start BETWEEN now() - 3600 AND now())), 0),
-        ifNull(toUInt32((SELECT least(max(window_start) + 10, now()) FROM requests_10s
+        ifNull(toUInt32((SELECT if(count() = 0, 0, least(toUnixTimestamp(max(window_start)) + 10, toUnixTimestamp(now()))) FROM requests_10s
             WHERE deployment_id = {deployment:String} AND window_start BETWEEN now() - 3600 AND now())), 0)) AS last_seen";
 
 /// Every deployment with its facts. Rows without facts come from requests alone, and are hidden beside one with facts.

@@ -85,7 +85,7 @@ function statements() {
 
     deployment("overloaded", { name: "chat-prod", model: "mixtral-8x7b", type: "p4d.24xlarge" }),
     requests({ id: "overloaded", of2xx: `600 * ${WAVE}`, of4xx: `14 * ${WAVE}`, of5xx: `greatest(0, 90 * (${WAVE} - 0.85))`,
-      endToEnd: LOGNORMAL(`320000 * ${QUEUED}`), inference: LOGNORMAL(`290000 * (1 + 0.3 * ${WAVE})`) }),
+      endToEnd: LOGNORMAL(`430000 * ${QUEUED}`), inference: LOGNORMAL(`290000 * (1 + 0.3 * ${WAVE})`) }),
     ...["a", "b", "c"].map((name) => replica({ id: "overloaded", replica: `r-${name}`, readings: noSm, gpus: 1 })),
     ...["d", "e"].map((name, n) => replica({ id: "overloaded", replica: `r-${name}`, readings: noSm, gpus: 1, from: `present - ${9000 - 7200 * n}`, until: `present - ${4500 - 7200 * n}` })),
     replica({ id: "overloaded", replica: "r-d", state: "loading", readings: noSm, gpus: 1, from: "present - 9300", until: "present - 9000" }),

@@ -25,7 +25,7 @@ let lostSince = null;
 let asking = null;
 let nextAt = null;
 
-const cards = CHARTS.map((chart) => new Card(chart, { toggled, retry: refresh }));
+const cards = CHARTS.map((chart) => new Card(chart, { toggled, pointed, retry: refresh }));
 by("charts").append(...cards.map((card) => card.root));
 by("charts").hidden = true;
 rangeBox.append(...address.RANGES.map(([value, text]) => new Option(text, value)));
@@ -134,9 +134,12 @@ function paint() {
   paintBadge();
   if (panel === null) return by("strip").replaceChildren();
   fillStrip(by("strip"), panel);
-  const staleFrom = lostSince === null ? staleSince(panel) : panel.now;
-  const seen = lostSince === null ? panel : { ...panel, now: Math.floor(Date.now() / 1000) };
-  for (const card of cards) card.show(seen, facts, view.hide, staleFrom);
+  // a lost connection leaves the numbers as they were; only the grey grows
+  const isLost = lostSince !== null && panel.range !== null;
+  const stale = isLost
+    ? { staleFrom: panel.now, until: Math.max(panel.now, Math.floor(Date.now() / 1000)) }
+    : { staleFrom: staleSince(panel), until: Math.min(panel.stop, panel.now) };
+  for (const card of cards) card.show(panel, facts, view.hide, stale);
 }
 
 function paintBadge() {
@@ -163,6 +166,11 @@ function choose(change) {
   view = { ...view, ...change, ignored: [] };
   history.pushState(null, "", address.write(view));
   refresh();
+}
+
+// Keys move the cursor of all charts at once, as the mouse does.
+function pointed(index) {
+  for (const card of cards) card.plot.cursorTo(index);
 }
 
 function toggled(id) {

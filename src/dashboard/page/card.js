@@ -3,7 +3,7 @@
 import { count, NOTHING, percent, rfc3339, span, time, written } from "./format.js";
 import { seriesId } from "./charts.js";
 import { Plot } from "./plot.js";
-import { runs, stateOf } from "./words.js";
+import { runs, statesOf } from "./words.js";
 
 const element = (name, className, text) => {
   const made = document.createElement(name);
@@ -13,9 +13,11 @@ const element = (name, className, text) => {
 };
 
 export class Card {
-  // `toggled` is told the id of a series that was switched, `retry` that a failed chart is asked for again.
-  constructor(chart, { toggled, retry }) {
+  // `toggled` is told the id of a series that was switched, `pointed` the step that keys chose in any chart, `retry` that
+  // a failed chart is asked for again.
+  constructor(chart, { toggled, pointed, retry }) {
     this.chart = chart;
+    this.pointed = pointed;
     this.retry = retry;
     this.latest = null;
     this.root = element("section", "card");
@@ -32,8 +34,7 @@ export class Card {
     const head = element("div", "card-head");
     head.append(title, this.readout, this.toggle);
     this.definition = element("p", "definition");
-    this.state = element("p", "state");
-    this.state.hidden = true;
+    this.states = element("div", "states");
     this.box = element("div", "plot");
     this.box.tabIndex = 0;
     this.box.setAttribute("role", "img");
@@ -48,7 +49,7 @@ export class Card {
     this.table.tabIndex = 0;
     this.table.setAttribute("role", "region");
     this.table.setAttribute("aria-label", `${chart.title}, as a table`);
-    this.root.append(head, this.definition, this.state, this.box, this.legend, this.table, ...advice(chart));
+    this.root.append(head, this.definition, this.states, this.box, this.legend, this.table, ...advice(chart));
     this.plot = new Plot(this.box, chart, (index) => this.moved(index));
     this.at = null;
   }
@@ -64,12 +65,14 @@ export class Card {
     return button;
   }
 
-  show(panel, facts, hidden, staleFrom) {
+  // staleFrom: from when on nothing is known, or null; until: where the plot ends.
+  show(panel, facts, hidden, { staleFrom, until }) {
     const answer = panel.charts[this.chart.name];
-    const state = stateOf(this.chart, answer, panel);
-    this.say(state);
+    const states = statesOf(this.chart, answer, panel);
+    const isAbsent = states.some(({ kind }) => kind === "absent");
+    this.say(states);
     this.root.classList.toggle("failed", Boolean(answer.error));
-    this.root.classList.toggle("absent", state?.kind === "absent");
+    this.root.classList.toggle("absent", isAbsent);
     if (answer.error) return;
     this.definition.textContent = this.chart.definition(span(answer.step), facts);
     this.latest = { panel, answer };
@@ -78,21 +81,23 @@ export class Card {
       button.hidden = Boolean(of.ifAny) && !answer.series[of.key].some((value) => value > 0);
       button.setAttribute("aria-pressed", String(!hidden.has(seriesId(this.chart, of))));
     }
-    if (state?.kind !== "absent") this.plot.draw(answer, panel, hidden, staleFrom);
+    if (!isAbsent) this.plot.draw(answer, { ...panel, until }, hidden, staleFrom);
     this.box.setAttribute("aria-label", this.summary());
     this.moved(this.plot.uplot?.cursor.idx ?? null);
     if (!this.table.hidden) this.fillTable();
   }
 
-  say(state) {
-    this.state.hidden = state === null;
-    this.state.className = `state ${state?.kind ?? ""}`;
-    this.state.textContent = state?.text ?? "";
-    if (state?.kind !== "error") return;
-    const again = element("button", "", "Retry");
-    again.type = "button";
-    again.addEventListener("click", this.retry);
-    this.state.append(again);
+  say(states) {
+    this.states.replaceChildren(...states.map(({ kind, text }) => {
+      const line = element("p", `state ${kind}`, text);
+      if (kind === "error") {
+        const again = element("button", "", "Retry");
+        again.type = "button";
+        again.addEventListener("click", this.retry);
+        line.append(again);
+      }
+      return line;
+    }));
   }
 
   // The numbers of one step: under the cursor, else the last complete one.
@@ -147,8 +152,8 @@ export class Card {
     const last = this.latest.answer.t.length - 1;
     if (last < 0) return;
     const to = { ArrowLeft: (this.at ?? last + 1) - 1, ArrowRight: (this.at ?? -1) + 1, Home: 0, End: last }[event.key];
-    if (to !== undefined) this.plot.cursorTo(Math.min(Math.max(to, 0), last));
-    else if (event.key === "Escape") this.plot.cursorTo(null);
+    if (to !== undefined) this.pointed(Math.min(Math.max(to, 0), last));
+    else if (event.key === "Escape") this.pointed(null);
     else if (event.key === "v") this.toggleTable();
     else return;
     event.preventDefault();
@@ -198,6 +203,7 @@ export function lastComplete({ t, step, coverage }, { now }) {
 function advice(chart) {
   if (!chart.advice) return [];
   const box = element("div", "advice");
+  box.append(element("p", "", "What to look out for (nothing is evaluated here):"));
   for (const [when, what] of chart.advice) {
     const line = element("p");
     line.append(element("b", "", `${when}: `), what);

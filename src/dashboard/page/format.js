@@ -63,7 +63,7 @@ export function axisUnit(kind, highest) {
   switch (kind) {
     case "duration":
       if (highest < 1) return { name: "µs", per: 1e-3 };
-      if (highest < 1000) return { name: "ms", per: 1 };
+      if (highest < 950) return { name: "ms", per: 1 };
       return highest < 120_000 ? { name: "s", per: 1000 } : { name: "min", per: 60_000 };
     case "rate":
       return highest > 0 && highest < 0.1 ? { name: "req/min", per: 1 / 60 } : { name: "req/s", per: 1 };
@@ -74,7 +74,7 @@ export function axisUnit(kind, highest) {
     case "cores":
       return { name: "cores", per: 1 };
     default:
-      return { name: "replicas", per: 1 };
+      return { name: "", per: 1 };
   }
 }
 

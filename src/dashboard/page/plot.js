@@ -7,13 +7,17 @@ import { axisUnit, time } from "./format.js";
 import { runs } from "./words.js";
 
 const SYNC = uPlot.sync("panel");
+// Replicas are whole.
+const WHOLE = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000];
 const FONT = "11px system-ui, sans-serif";
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
 export class Plot {
   // `moved` is told the index under the cursor, or null.
   constructor(box, chart, moved) {
-    Object.assign(this, { box, chart, moved, drawn: null, uplot: null });
+    // the base of a stack is drawn last, over the layers that reach down behind it
+    const layers = chart.stacked ? chart.series.toReversed() : chart.series;
+    Object.assign(this, { box, chart, moved, layers, drawn: null, uplot: null });
     new ResizeObserver(() => this.uplot?.setSize(this.size())).observe(box);
   }
 
@@ -21,14 +25,16 @@ export class Plot {
     return { width: Math.max(this.box.clientWidth, 80), height: Math.max(this.box.clientHeight, 80) };
   }
 
-  // hidden: ids of series that are switched off. staleFrom: from when on nothing is known, or null.
-  draw({ t, step, series, coverage }, { start, stop, now }, hidden, staleFrom) {
+  // until: where the plot ends. hidden: ids of series that are switched off. staleFrom: from when on nothing is known, or null.
+  draw({ t, step, series, coverage }, { start, now, until }, hidden, staleFrom) {
     const shown = this.chart.series.map((of) => (hidden.has(seriesId(this.chart, of)) ? t.map(() => null) : series[of.key]));
     const highest = Math.max(0, ...stackOrNot(this.chart, shown).flat().filter((value) => value !== null));
     const unit = axisUnit(this.chart.unit, highest);
     const scaled = shown.map((values) => values.map((value) => (value === null ? null : value / unit.per)));
-    this.drawn = { t, step, coverage, start, stop: Math.min(stop, Math.max(now, start + step)), now, staleFrom, unit };
-    const data = [t.map((at) => at + step / 2), ...stackOrNot(this.chart, scaled)];
+    this.drawn = { t, step, coverage, start, stop: Math.max(until, start + step), now, staleFrom, unit,
+      isBlank: shown.flat().every((value) => value === null) };
+    const columns = stackOrNot(this.chart, scaled);
+    const data = [t.map((at) => at + step / 2), ...(this.chart.stacked ? columns.toReversed() : columns)];
     if (this.uplot) this.uplot.setData(data);
     else this.make(data);
   }
@@ -52,8 +58,8 @@ export class Plot {
         y: { range: (u, low, high) => [0, top(chart, high, this.drawn.unit)] },
       },
       axes: [this.axis({ size: 24, values: (u, ticks) => ticks.map((tick) => time(tick, this.drawn.now)), space: 90 }),
-        this.axis({ size: 58, label: null, values: (u, ticks) => this.ticks(ticks), space: 34 })],
-      series: [{}, ...chart.series.map((of, at) => this.series(of, at))],
+        this.axis({ size: 64, values: (u, ticks) => this.ticks(ticks), space: 34, ...(chart.unit === "count" && { incrs: WHOLE }) })],
+      series: [{}, ...this.layers.map((of) => this.series(of))],
       bands: chart.series[1]?.label === "highest" ? [{ series: [2, 1], fill: colour("band") }] : undefined,
       hooks: {
         drawAxes: [(u) => this.drawStates(u)],
@@ -71,9 +77,11 @@ export class Plot {
 
   // The unit stands beside the highest tick.
   ticks(ticks) {
+    // nothing was read, so there is no unit to count in
+    if (this.drawn.isBlank) return ticks.map(() => "");
     const last = ticks.length - 1;
     const decimals = Math.max(0, ...ticks.map((tick) => (String(+tick.toPrecision(6)).split(".")[1] ?? "").length));
-    return ticks.map((tick, at) => (at === last ? `${tick.toFixed(decimals)} ${this.drawn.unit.name}` : tick.toFixed(decimals)));
+    return ticks.map((tick, at) => (`${tick.toFixed(decimals)}${at === last && this.drawn.unit.name ? ` ${this.drawn.unit.name}` : ""}`));
   }
 
   series(of) {
@@ -140,7 +148,7 @@ function top(chart, high, unit) {
   return chart.unit === "count" ? Math.max(2, Math.ceil(high * 1.1)) : high * 1.1;
 }
 
-// A stack's layers as they are drawn: the first series lies at the base and is drawn last, over the others.
+// A stack's layers, each upon those before it: the first series lies at the base.
 function stackOrNot(chart, columns) {
   if (!chart.stacked) return columns;
   const sums = columns[0].map(() => 0);

@@ -26,15 +26,16 @@ export function staleSince(panel) {
   return panel.now - panel.data_until > staleAfter(panel) ? panel.data_until : null;
 }
 
-// {kind, text} under a chart's definition; null where there is nothing to say.
-export function stateOf(chart, answer, panel) {
+// What stands under a chart's definition, {kind, text} each; empty where there is nothing to say.
+export function statesOf(chart, answer, panel) {
   if (answer.error) {
-    return { kind: "error", text: `Could not be read: ${answer.error.message} (${answer.error.code}). The others are not affected.` };
+    return [{ kind: "error", text: `Could not be read: ${answer.error.message} (${answer.error.code}). The others are not affected.` }];
   }
   const { coverage, series } = answer;
   const isAbsent = chart.of === "gpus" && !anyAbove0(series.gpus) && coverage.includes("d");
-  if (isAbsent) return { kind: "absent", text: "No GPU reported." };
-  return zero(chart, answer, panel) ?? none(chart, answer, panel) ?? nulls(chart, coverage, series);
+  if (isAbsent) return [{ kind: "absent", text: "No GPU reported." }];
+  const steps = zero(chart, answer, panel) ?? none(chart, answer, panel);
+  return [steps, nulls(chart, coverage, series)].filter((state) => state !== null);
 }
 
 function zero(chart, { coverage }, panel) {
