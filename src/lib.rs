@@ -13,11 +13,12 @@
 //! with a ledger row that says which offsets these are. [`processor::writer`] sends one block a table behind a guard
 //! ([`store::insert`]) and believes only the ledger that it then reads ([`store::ledger`], [`core::ledger`]).
 //!
-//! A chart asks a view (`schemas/clickhouse/`), which merges the deltas and sketches of the coarsest tier that fits.
+//! A chart asks a view (`schemas/clickhouse/`), which merges the deltas and sketches of the coarsest tier that fits; the
+//! [`dashboard`] draws what the views say.
 //!
 //! After a crash or a rebalance [`core::recovery`] decides from the ledgers where each table goes on.
-//! [`store::audit`] checks that nothing was lost or doubled. [`replay`] plays real traces as live load, [`demo`] all of it. [`local`] brings the real broker and the real engine to one
-//! machine.
+//! [`store::audit`] checks that nothing was lost or doubled. [`local`] brings the real broker and the real engine to one
+//! machine; [`replay`] plays real traces as live load, and [`demo`] is all of it.
 //!
 //! # What never happens
 //!
@@ -38,6 +39,7 @@ pub mod bus;
 pub mod clock;
 pub mod config;
 pub mod core;
+pub mod dashboard;
 pub mod demo;
 pub mod local;
 pub mod processor;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use modelmeter::{demo, local, processor, replay, store};
+use modelmeter::{dashboard, demo, local, processor, replay, store};
 use tokio_util::sync::CancellationToken;
 
 /// Metrics for served machine-learning models: from the replica to the chart, each request counted exactly once.
@@ -21,10 +21,12 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Role {
-    /// Everything on one machine: Kafka, ClickHouse, the migrations and the processor.
+    /// Everything on one machine: Kafka, ClickHouse, the migrations, the processor and the page.
     Up(local::up::UpArgs),
     /// Folds what producers publish into rollups and writes them to ClickHouse, exactly once.
     Processor(processor::ProcessorArgs),
+    /// The page, and its JSON API.
+    Dashboard(dashboard::DashboardArgs),
     /// Creates the tables, views and topics, or says what is missing.
     Migrate(store::migrate::MigrateArgs),
     /// Checks that every message was counted exactly once, a line a table and partition.
@@ -62,6 +64,7 @@ fn run(role: Role) -> anyhow::Result<ExitCode> {
         match role {
             Role::Up(args) => local::up::run(args, shutdown).await?,
             Role::Processor(args) => processor::run(args, shutdown).await?,
+            Role::Dashboard(args) => dashboard::run(args, shutdown).await?,
             Role::Migrate(args) => store::migrate::run(args).await?,
             Role::Audit(args) => return store::audit::run(args).await,
             Role::Demo(args) => return demo::run(args, shutdown).await,

@@ -46,7 +46,7 @@ pub struct UpArgs {
     /// ClickHouse's HTTP port, 8123 unless it is taken; 0 takes any free one.
     #[arg(long, value_name = "PORT")]
     pub clickhouse_port: Option<u16>,
-    /// The page's port, 8080 unless it is taken; 0 takes any free one. There is no page yet.
+    /// The page's port, 8080 unless it is taken; 0 takes any free one.
     #[arg(long, value_name = "PORT")]
     pub dashboard_port: Option<u16>,
     /// Written as JSON once everything is up, and anew at every change.
@@ -108,6 +108,7 @@ pub async fn run(args: UpArgs, shutdown: CancellationToken) -> anyhow::Result<()
     let wanted = Wanted {
         kafka: args.kafka_port,
         clickhouse: args.clickhouse_port,
+        dashboard: args.dashboard_port,
     };
     let ports_file = dir.join("ports.json");
     let (addresses, notes) = Addresses::choose(wanted, Addresses::last(&ports_file))?;
@@ -165,12 +166,18 @@ struct Running {
     kafka: Option<Supervised>,
     clickhouse: Option<Supervised>,
     processor: Option<Supervised>,
+    dashboard: Option<Supervised>,
 }
 
 impl Running {
-    /// Ends the parts, those first that write into others.
+    /// Ends the parts, those first that use others.
     async fn stop(self) {
-        for part in [self.processor, self.clickhouse, self.kafka]
+        for part in [
+            self.dashboard,
+            self.processor,
+            self.clickhouse,
+            self.kafka,
+        ]
             .into_iter()
             .flatten()
         {
@@ -197,7 +204,9 @@ impl Whole {
             self.until_up(Name::ClickHouse).await?;
             self.migrate().await?;
             running.processor = Some(self.supervise(self.commands.processor()));
-            self.until_up(Name::Processor).await
+            running.dashboard = Some(self.supervise(self.commands.dashboard()));
+            self.until_up(Name::Processor).await?;
+            self.until_up(Name::Dashboard).await
         };
         tokio::select! {
             started = started => started?,
@@ -208,7 +217,7 @@ impl Whole {
         tokio::select! {
             failed = self.keep_ready_file() => failed,
             () = shutdown.cancelled() => {
-                println!("stopping: processor, ClickHouse, Kafka");
+                println!("stopping: page, processor, ClickHouse, Kafka");
                 Ok(())
             }
         }
@@ -291,11 +300,13 @@ impl Whole {
             kafka,
             clickhouse,
             processor,
+            dashboard,
         } = self.commands.addresses;
         println!(
             "modelmeter is up, its data in {}",
             self.commands.dir.display()
         );
+        println!("  page        http://127.0.0.1:{dashboard}");
         println!("  Kafka       127.0.0.1:{kafka}");
         println!("  ClickHouse  http://127.0.0.1:{clickhouse} (user default, no password)");
         println!("  processor   http://127.0.0.1:{processor}/metrics");

@@ -4,6 +4,7 @@ mod support;
 
 mod clickhouse_face;
 mod crash;
+mod dashboard;
 mod engine;
 mod evolution;
 mod hand_counted;

@@ -203,7 +203,7 @@ struct Up {
     ready_file: std::path::PathBuf,
 }
 
-const PARTS: [&str; 3] = ["kafka", "clickhouse", "processor"];
+const PARTS: [&str; 4] = ["kafka", "clickhouse", "processor", "dashboard"];
 
 impl Up {
     fn start(dir: &Path) -> Self {
@@ -262,8 +262,8 @@ fn pids(ready: &Value) -> Vec<u32> {
     PARTS.iter().filter_map(|part| pid(ready, part)).collect()
 }
 
-fn addresses(ready: &Value) -> [Value; 3] {
-    [&ready["kafka"], &ready["clickhouse"], &ready["processor"]].map(Value::clone)
+fn addresses(ready: &Value) -> [Value; 4] {
+    PARTS.map(|part| ready[part].clone())
 }
 
 #[test]
@@ -271,15 +271,14 @@ fn up_brings_back_what_dies_and_goes_on_where_it_stopped() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let mut up = Up::start(dir.path());
     let first = up.ready_whole();
-    assert!(
-        first["dashboard"].is_null() && first["pids"]["dashboard"].is_null(),
-        "there is no page yet"
-    );
-    assert!(
-        first["clickhouse"]
-            .as_str()
-            .is_some_and(|url| url.starts_with("http://127.0.0.1:"))
-    );
+    for part in ["clickhouse", "dashboard"] {
+        assert!(
+            first[part]
+                .as_str()
+                .is_some_and(|url| url.starts_with("http://127.0.0.1:")),
+            "{first}"
+        );
+    }
     let kafka = first["kafka"].as_str().expect("an address").to_owned();
     make_topic(&kafka, "kept");
     publish(&kafka, "kept");
@@ -351,6 +350,8 @@ fn up_takes_another_port_where_one_is_taken_and_stops_while_it_starts() {
             "--kafka-port",
             &port,
             "--clickhouse-port",
+            "0",
+            "--dashboard-port",
             "0",
         ],
         &log,

@@ -26,6 +26,7 @@ pub enum AddressError {
 pub struct Wanted {
     pub kafka: Option<u16>,
     pub clickhouse: Option<u16>,
+    pub dashboard: Option<u16>,
 }
 
 /// The ports, as chosen and as kept in the folder.
@@ -34,11 +35,15 @@ pub struct Addresses {
     pub kafka: u16,
     pub clickhouse: u16,
     pub processor: u16,
+    /// A folder from before there was a page has none.
+    #[serde(default)]
+    pub dashboard: u16,
 }
 
 /// The usual ports: those that the clients of each part try first.
 const USUAL_KAFKA: u16 = 9092;
 const USUAL_CLICKHOUSE: u16 = 8123;
+const USUAL_DASHBOARD: u16 = 8080;
 
 /// The processor's pages are read by address from the ready file; it needs no usual port.
 const ANY: u16 = 0;
@@ -99,18 +104,29 @@ impl Addresses {
             last.map(|l| l.clickhouse),
             USUAL_CLICKHOUSE,
         );
+        let dashboard = Choice::new(
+            "the page",
+            wanted.dashboard,
+            last.map(|l| l.dashboard),
+            USUAL_DASHBOARD,
+        );
         let processor = Choice::new("the processor", Some(ANY), last.map(|l| l.processor), ANY);
         // All are held until the last is chosen.
         let (kafka, first) = kafka.claim()?;
         let (clickhouse, second) = clickhouse.claim()?;
+        let (dashboard, third) = dashboard.claim()?;
         // Nobody asked for the processor's port, so nobody is told that it moved.
         let (processor, _) = processor.claim()?;
         let chosen = Self {
             kafka: kafka.number,
             clickhouse: clickhouse.number,
             processor: processor.number,
+            dashboard: dashboard.number,
         };
-        Ok((chosen, first.into_iter().chain(second).collect()))
+        Ok((
+            chosen,
+            [first, second, third].into_iter().flatten().collect(),
+        ))
     }
 
     /// Those of last time; None where there are none, or none that can be read.
@@ -123,7 +139,7 @@ impl Addresses {
     /// # Errors
     /// When the file cannot be written.
     pub fn remember(&self, path: &Path) -> Result<(), AddressError> {
-        let text = serde_json::to_vec_pretty(self).expect("three numbers are JSON");
+        let text = serde_json::to_vec_pretty(self).expect("numbers are JSON");
         fs::write(path, text).map_err(|source| AddressError::Remember {
             path: path.to_owned(),
             source,
@@ -147,6 +163,7 @@ mod tests {
         let any = Wanted {
             kafka: Some(0),
             clickhouse: Some(0),
+            dashboard: Some(0),
         };
         let (first, notes) = Addresses::choose(any, None).expect("free ports");
         assert_eq!(notes, Vec::<String>::new());
@@ -164,6 +181,7 @@ mod tests {
         let wanted = Wanted {
             kafka: Some(taken.number),
             clickhouse: Some(free_port()),
+            dashboard: Some(free_port()),
         };
         let (chosen, notes) = Addresses::choose(wanted, None).expect("free ports");
         assert_ne!(chosen.kafka, taken.number);
@@ -183,10 +201,12 @@ mod tests {
             kafka: free_port(),
             clickhouse: free_port(),
             processor: free_port(),
+            dashboard: free_port(),
         };
         let wanted = Wanted {
             kafka: Some(free_port()),
             clickhouse: None,
+            dashboard: None,
         };
         let (chosen, _) = Addresses::choose(wanted, Some(last)).expect("free ports");
         assert_eq!(Some(chosen.kafka), wanted.kafka);

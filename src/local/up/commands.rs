@@ -10,7 +10,8 @@ use super::supervise::{Answer, Name, Part};
 use super::{ProcessorFlags, UpArgs};
 use crate::config::TopicArgs;
 
-/// Longer than any part's own deadline: the broker has 15 s, the engine and the processor 20 s. A
+/// Longer than any part's own deadline: the broker has 15 s, the engine and the
+/// processor 20 s, the page 12 s. A
 /// part that has to be killed had stopped making progress.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -90,6 +91,27 @@ impl Commands {
         }
     }
 
+    pub fn dashboard(&self) -> Part {
+        let port = self.addresses.dashboard;
+        let arguments = Arguments::new(&["dashboard"])
+            .with("--clickhouse", self.clickhouse_url())
+            .with("--listen", format!("127.0.0.1:{port}"));
+        let answer = Answer::Http {
+            port,
+            path: "/readyz",
+        };
+        Part {
+            name: Name::Dashboard,
+            arguments: arguments.0,
+            answer,
+            stop_patience: STOP_PATIENCE,
+        }
+    }
+
+    fn clickhouse_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.addresses.clickhouse)
+    }
+
     /// Not a part: it runs to its end once Kafka and ClickHouse are up.
     pub fn migrate(&self) -> Vec<OsString> {
         let arguments = self.connected(&["migrate", "up"]);
@@ -114,10 +136,7 @@ impl Commands {
         } = &self.args.topics;
         Arguments::new(role)
             .with("--kafka", format!("127.0.0.1:{}", self.addresses.kafka))
-            .with(
-                "--clickhouse",
-                format!("http://127.0.0.1:{}", self.addresses.clickhouse),
-            )
+            .with("--clickhouse", self.clickhouse_url())
             .with("--requests-topic", requests)
             .with("--replicas-topic", replicas)
             .with("--dead-letters-topic", dead_letters)

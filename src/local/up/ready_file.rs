@@ -21,8 +21,7 @@ pub struct ReadyFileError {
 struct Content {
     kafka: String,
     clickhouse: String,
-    /// Null until the page exists, as is its pid.
-    dashboard: Option<String>,
+    dashboard: String,
     processor: String,
     pids: Pids,
 }
@@ -57,13 +56,13 @@ impl ReadyFile {
         let content = Content {
             kafka: format!("127.0.0.1:{}", addresses.kafka),
             clickhouse: format!("http://127.0.0.1:{}", addresses.clickhouse),
-            dashboard: None,
+            dashboard: format!("http://127.0.0.1:{}", addresses.dashboard),
             processor: format!("http://127.0.0.1:{}", addresses.processor),
             pids: Pids {
                 kafka: states.pid(Name::Kafka),
                 clickhouse: states.pid(Name::ClickHouse),
                 processor: states.pid(Name::Processor),
-                dashboard: None,
+                dashboard: states.pid(Name::Dashboard),
             },
         };
         let mut text = serde_json::to_vec_pretty(&content).expect("strings and numbers are JSON");
@@ -109,12 +108,13 @@ mod tests {
             kafka: 1,
             clickhouse: 2,
             processor: 3,
+            dashboard: 4,
         };
         file.write(&addresses, &states).expect("written");
         let read: serde_json::Value =
             serde_json::from_slice(&fs::read(&path).expect("read")).expect("JSON");
         let expected = serde_json::json!({
-            "kafka": "127.0.0.1:1", "clickhouse": "http://127.0.0.1:2", "dashboard": null,
+            "kafka": "127.0.0.1:1", "clickhouse": "http://127.0.0.1:2", "dashboard": "http://127.0.0.1:4",
             "processor": "http://127.0.0.1:3",
             "pids": {"kafka": 7, "clickhouse": null, "processor": null, "dashboard": null},
         });

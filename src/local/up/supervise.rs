@@ -37,6 +37,7 @@ pub enum Name {
     Kafka,
     ClickHouse,
     Processor,
+    Dashboard,
 }
 
 impl Name {
@@ -46,6 +47,7 @@ impl Name {
             Self::Kafka => "kafka",
             Self::ClickHouse => "clickhouse",
             Self::Processor => "processor",
+            Self::Dashboard => "dashboard",
         }
     }
 }
@@ -67,6 +69,7 @@ pub struct States {
     kafka: State,
     clickhouse: State,
     processor: State,
+    dashboard: State,
 }
 
 impl States {
@@ -75,6 +78,7 @@ impl States {
             Name::Kafka => &self.kafka,
             Name::ClickHouse => &self.clickhouse,
             Name::Processor => &self.processor,
+            Name::Dashboard => &self.dashboard,
         }
     }
 
@@ -83,6 +87,7 @@ impl States {
             Name::Kafka => self.kafka = state,
             Name::ClickHouse => self.clickhouse = state,
             Name::Processor => self.processor = state,
+            Name::Dashboard => self.dashboard = state,
         }
     }
 

@@ -88,6 +88,21 @@ impl Sql {
     }
 }
 
+/// Status and body of a plain `GET`.
+///
+/// # Errors
+/// That nobody answers, or not whole.
+pub fn get(authority: &str, target: &str) -> Result<(u16, String), String> {
+    let io = |e: std::io::Error| format!("no answer: {e}");
+    let mut stream = TcpStream::connect(authority).map_err(io)?;
+    stream.set_read_timeout(Some(ANSWER)).map_err(io)?;
+    let head = format!("GET {target} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).map_err(io)?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).map_err(io)?;
+    parse(&answer)
+}
+
 fn encode(text: &str) -> String {
     text.bytes().fold(String::new(), |mut out, byte| {
         match byte {

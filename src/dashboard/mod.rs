@@ -1,0 +1,54 @@
+//! The page and its JSON API: what the views say of one deployment, drawn. It computes no metric of its own, writes
+//! nothing, and builds no query text from a parameter.
+//!
+//! A request's way: [`http`] takes it, [`query_string`] and [`range`] turn its parameters into typed values, [`panel`]
+//! and [`deployments`] ask ClickHouse with the statements of [`views`], and [`coverage`] tells no data from zero.
+
+mod coverage;
+mod deployments;
+mod error;
+mod files;
+mod http;
+mod panel;
+mod query_string;
+mod range;
+mod views;
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::StoreArgs;
+
+#[derive(Debug, Clone, clap::Args)]
+pub struct DashboardArgs {
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// Where the page, /api/v1, /livez and /readyz are served; port 0 is any free one. There is no password: leave it
+    /// on loopback.
+    #[arg(long, default_value = "127.0.0.1:8080", value_name = "HOST:PORT")]
+    pub listen: SocketAddr,
+}
+
+/// Serves the page until it is told to stop. It starts without ClickHouse too: the page says what is missing.
+///
+/// # Errors
+/// When the address of ClickHouse is none, or the one to listen on cannot be taken.
+pub async fn run(args: DashboardArgs, shutdown: CancellationToken) -> anyhow::Result<()> {
+    tracing::info!(?args, "starting");
+    let store = Arc::new(http::Store::new(args.store.address()?.client()));
+    let listener = TcpListener::bind(args.listen)
+        .await
+        .with_context(|| format!("--listen {}: the address cannot be taken", args.listen))?;
+    let address = listener.local_addr()?;
+    let mut stdout = std::io::stdout();
+    writeln!(stdout, "dashboard: listening on http://{address}")
+        .and_then(|()| stdout.flush())
+        .context("stdout is closed")?;
+    http::serve(listener, store, shutdown).await;
+    Ok(())
+}

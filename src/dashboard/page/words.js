@@ -1,0 +1,95 @@
+// What a chart's steps mean, in words: no data, zero, unread, null, error and stale are never the same sentence.
+
+import { time } from "./format.js";
+
+// Runs of one kind of coverage: [first index, index behind the last].
+export function runs(coverage, letter) {
+  const found = [];
+  coverage.forEach((of, at) => {
+    if (of !== letter) return;
+    const last = found.at(-1);
+    if (last && last[1] === at) last[1] = at + 1;
+    else found.push([at, at + 1]);
+  });
+  return found;
+}
+
+const any = (series) => series?.some((value) => value !== null) ?? false;
+const anyAbove0 = (series) => series?.some((value) => value > 0) ?? false;
+
+// Silence longer than this is stale: three refreshes, and no less than what a chart lags.
+const staleAfter = (panel) => Math.max(30, 3 * (panel.refresh_s ?? 0));
+
+// Since when nothing has been heard of a deployment that should be there; null while it is heard.
+export function staleSince(panel) {
+  if (panel.range === null || panel.data_until === null || panel.stopped_since !== null) return null;
+  return panel.now - panel.data_until > staleAfter(panel) ? panel.data_until : null;
+}
+
+// What stands under a chart's definition, {kind, text} each; empty where there is nothing to say.
+export function statesOf(chart, answer, panel) {
+  if (answer.error) {
+    return [{ kind: "error", text: `Could not be read: ${answer.error.message} (${answer.error.code}). The others are not affected.` }];
+  }
+  const { coverage, series } = answer;
+  const isAbsent = chart.of === "gpus" && !anyAbove0(series.gpus) && coverage.includes("d");
+  if (isAbsent) return [{ kind: "absent", text: "No GPU reported." }];
+  const steps = zero(chart, answer, panel) ?? none(chart, answer, panel);
+  return [steps, nulls(chart, coverage, series)].filter((state) => state !== null);
+}
+
+function zero(chart, { coverage }, panel) {
+  const last = coverage.findLast((letter) => letter !== "p");
+  if (panel.stopped_since !== null && last === "z") {
+    return { kind: "zero", text: `No replica since ${time(panel.stopped_since, panel.now)}: scaled to zero.` };
+  }
+  const isAllZero = coverage.includes("z") && coverage.every((letter) => letter === "z" || letter === "p");
+  if (isAllZero && chart.of === "requests") {
+    const reported = panel.charts.cpu.series?.replicas.findLast((value) => value !== null);
+    const n = reported ?? null;
+    const who = n === null ? "Replicas" : `${n} ${n === 1 ? "replica" : "replicas"}`;
+    return { kind: "zero", text: `Zero requests. ${who} reported; none was asked.` };
+  }
+  return null;
+}
+
+function none(chart, { coverage, t, step }, panel) {
+  const gaps = runs(coverage, "n");
+  if (!gaps.length) {
+    const pending = coverage.length > 0 && coverage.every((letter) => letter === "p");
+    return pending ? { kind: "none", text: `Not here yet: read to ${time(panel.data_until ?? panel.start, panel.now)}.` } : null;
+  }
+  const stale = staleSince(panel);
+  if (stale !== null && coverage.findLast((letter) => letter !== "p") === "n" && stale > t[0]) {
+    return { kind: "stale", text: `Stale since ${time(stale, panel.now)}: producers silent.` };
+  }
+  const isFirst = gaps[0][0] === 0 && panel.first_seen !== null && panel.first_seen >= t[0];
+  if (isFirst && gaps.length === 1 && gaps[0][1] < t.length) {
+    return { kind: "none", text: `First seen ${time(panel.first_seen, panel.now)}.` };
+  }
+  const [from, behind] = gaps.at(-1);
+  const until = Math.min(t[behind - 1] + step, panel.now);
+  const more = gaps.length > 1 ? ` ${gaps.length} gaps in all.` : "";
+  const why = chart.of === "requests" || panel.coverage[from] === "n"
+    ? "no replica reported. Is the agent running?"
+    : "requests were counted, but no replica was sampled.";
+  return { kind: "none", text: `No data from ${time(t[from], panel.now)} to ${time(until, panel.now)}: ${why}${more}` };
+}
+
+function nulls(chart, coverage, series) {
+  if (!coverage.includes("d")) return null;
+  const main = chart.series[0].key;
+  if (chart.of === "gpus" && !any(series[main])) {
+    const gpus = series.gpus.findLast((value) => value !== null);
+    return { kind: "null", text: `GPU cannot be read (${gpus} reported; MIG or no driver). This is not 0 %.` };
+  }
+  if (chart.stacked) {
+    return anyAbove0(series.rps_unclassified)
+      ? { kind: "null", text: "Unclassified requests: their producer sends no status. Upgrade it." }
+      : null;
+  }
+  if (!any(series[main])) return { kind: "null", text: "No reading: this was not reported. It is not zero." };
+  const limit = chart.series.find((of) => of.label === "limit");
+  if (limit && !any(series[limit.key])) return { kind: "null", text: "No limit set, so no percentage." };
+  return null;
+}

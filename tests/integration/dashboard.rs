@@ -1,0 +1,458 @@
+//! The dashboard's JSON API against the real engine: values are the views', no data and zero are two things, and what
+//! is asked wrongly is said. Rows are put into the tables as the processor's folds would stand there.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+
+use super::support::process::Role;
+use super::support::space::Space;
+use super::support::{sql, wait_for};
+
+/// A panel is seven queries; the machine may be busy.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// A dashboard on a database of its own.
+struct Dashboard {
+    space: Space,
+    role: Role,
+    authority: String,
+    _dir: tempfile::TempDir,
+}
+
+impl Dashboard {
+    fn start() -> Self {
+        let space = Space::new();
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let (role, authority) = start_on(&space.clickhouse, &space.database, dir.path());
+        Self {
+            space,
+            role,
+            authority,
+            _dir: dir,
+        }
+    }
+
+    fn get(&self, target: &str) -> (u16, Value) {
+        get(&self.authority, target)
+    }
+
+    fn panel(&self, query: &str) -> Value {
+        let (status, body) = self.get(&format!("/api/v1/panel?{query}"));
+        assert_eq!(status, 200, "{query}: {body}");
+        body
+    }
+}
+
+fn start_on(clickhouse: &str, database: &str, dir: &std::path::Path) -> (Role, String) {
+    let arguments = [
+        "dashboard",
+        "--clickhouse",
+        clickhouse,
+        "--database",
+        database,
+        "--listen",
+        "127.0.0.1:0",
+    ];
+    let mut role = Role::start("dashboard", &arguments, &dir.join("dashboard.log"));
+    let url = role.address();
+    let authority = url.strip_prefix("http://").expect("a URL").to_owned();
+    (role, authority)
+}
+
+/// Status and body of `GET target`; a body that is no JSON comes as a string.
+fn get(authority: &str, target: &str) -> (u16, Value) {
+    let (status, text) = sql::get(authority, target).expect("an answer");
+    let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
+    (status, body)
+}
+
+fn now() -> u64 {
+    #[allow(clippy::disallowed_methods, reason = "rows are put at the present")]
+    let now = SystemTime::now();
+    now.duration_since(UNIX_EPOCH)
+        .expect("after 1970")
+        .as_secs()
+}
+
+/// Beginnings of the 10 s windows in seconds since 1970, and what they hold.
+fn requests(space: &Space, deployment: &str, windows: &[(u64, u64)]) {
+    for (window, n) in windows {
+        space.sql.execute(&format!(
+            "INSERT INTO requests_10s (ingested, deployment_id, window_start, kafka_partition, ledger, requests, status_2xx, status_5xx, \
+             end_to_end, inference) SELECT today(), '{deployment}', {window}, 0, '', {n}, {n} - 1, 1, \
+             arrayReduce('quantilesDDState(0.01, 0.5, 0.9, 0.95, 0.99)', [200000.]), \
+             arrayReduce('quantilesDDState(0.01, 0.5, 0.9, 0.95, 0.99)', emptyArrayFloat64())"
+        ));
+    }
+}
+
+/// Samples of one replica, 10 s each, all in this state (2 active, 3 stopping).
+fn samples(space: &Space, deployment: &str, replica: &str, state: u64, windows: &[u64]) {
+    let column = ["waiting_us", "loading_us", "active_us", "stopping_us"][state as usize];
+    for window in windows {
+        let last = (window * 1_000_000 + 9_000_000) * 4 + state;
+        space.sql.execute(&format!(
+            "INSERT INTO replicas_10s (ingested, deployment_id, replica_id, window_start, kafka_partition, ledger, samples, {column}, \
+             last_sample, cpu_cores_integral, cpu_cores_us, cpu_cores_max) \
+             VALUES (today(), '{deployment}', '{replica}', {window}, 0, '', 2, 10000000, {last}, 15, 10000000, 2.5)"
+        ));
+    }
+}
+
+/// One letter a step.
+fn letters(coverage: &Value) -> String {
+    let letters = coverage.as_array().expect("an array").iter();
+    letters
+        .map(|letter| letter.as_str().expect("a letter"))
+        .collect()
+}
+
+#[test]
+fn a_panel_is_aligned_and_says_what_the_views_say() {
+    let dashboard = Dashboard::start();
+    let space = &dashboard.space;
+    let start = now() / 600 * 600 - 7200;
+    requests(space, "d", &[(start, 10), (start + 20, 4)]);
+    samples(space, "d", "r-1", 2, &[start, start + 10, start + 20]);
+    let panel = dashboard.panel(&format!("deployment=d&start={start}&stop={}", start + 40));
+    assert_eq!(panel["step"], 10);
+    assert_eq!(
+        (&panel["range"], &panel["refresh_s"]),
+        (&Value::Null, &Value::Null)
+    );
+    let t = json!([start, start + 10, start + 20, start + 30]);
+    for (name, chart) in panel["charts"].as_object().expect("charts") {
+        assert_eq!(chart["t"], t, "{name}");
+        for (series, values) in chart["series"].as_object().expect("series") {
+            assert_eq!(values.as_array().map(Vec::len), Some(4), "{name} {series}");
+        }
+    }
+    let names: Vec<_> = panel["charts"]
+        .as_object()
+        .expect("charts")
+        .keys()
+        .collect();
+    let expected = [
+        "cpu",
+        "end_to_end",
+        "gpu",
+        "gpu_memory",
+        "inference",
+        "memory",
+        "replicas",
+        "volume",
+    ];
+    assert_eq!(names, expected);
+
+    let volume = &panel["charts"]["volume"]["series"];
+    assert_eq!(volume["requests"], json!([10.0, 0.0, 4.0, null]));
+    assert_eq!(volume["rps_2xx"], json!([0.9, 0.0, 0.3, null]));
+    assert_eq!(volume["rps_5xx"], json!([0.1, 0.0, 0.1, null]));
+    assert_eq!(letters(&panel["coverage"]), "dzdn");
+    let charts = &panel["charts"];
+    assert_eq!(letters(&charts["inference"]["coverage"]), "dzdn");
+    assert_eq!(letters(&charts["cpu"]["coverage"]), "dddn");
+    assert_eq!(
+        charts["inference"]["series"]["inference_p95_ms"],
+        json!([null, null, null, null])
+    );
+    assert_eq!(
+        charts["replicas"]["series"]["active"],
+        json!([1.0, 1.0, 1.0, null])
+    );
+    assert_eq!(
+        charts["cpu"]["series"]["usage_cores_avg"],
+        json!([1.5, 1.5, 1.5, null])
+    );
+    assert_eq!(
+        charts["cpu"]["series"]["usage_cores_max"],
+        json!([2.5, 2.5, 2.5, null])
+    );
+    assert_eq!(
+        charts["gpu"]["series"]["usage_ratio_avg"],
+        json!([null, null, null, null])
+    );
+
+    // to the last bit what SQL says
+    let view = format!(
+        "response_time(deployment = 'd', start = {start}, stop = {}, step = 10)",
+        start + 40
+    );
+    let truth = space
+        .sql
+        .rows(&format!("SELECT end_to_end_p95_ms AS p FROM {view}"));
+    let shown = &charts["end_to_end"]["series"]["end_to_end_p95_ms"];
+    assert_eq!([&shown[0], &shown[2]], [&truth[0]["p"], &truth[1]["p"]]);
+    let p95 = shown[0].as_f64().expect("a time");
+    assert!((p95 - 200.0).abs() <= 2.0, "{p95}");
+}
+
+#[test]
+fn zero_is_told_from_no_data() {
+    let dashboard = Dashboard::start();
+    let space = &dashboard.space;
+    let start = now() / 600 * 600 - 7200;
+    let steps: Vec<u64> = (0..6).map(|n| start + 10 * n).collect();
+    // one that stops, one that vanishes long before, so that it was gone by then
+    samples(space, "stops", "r-1", 2, &steps[..3]);
+    samples(space, "stops", "r-1", 3, &steps[3..4]);
+    samples(space, "stops", "r-2", 2, &steps[..1]);
+    // two of which only one stops
+    samples(space, "vanishes", "r-1", 3, &steps[3..4]);
+    samples(space, "vanishes", "r-2", 2, &steps[..4]);
+    // requests without a sample
+    requests(space, "bare", &[(steps[1], 3)]);
+    let panel = |deployment: &str, from: u64, to: u64| {
+        dashboard.panel(&format!("deployment={deployment}&start={from}&stop={to}"))
+    };
+    let (from, to) = (start - 10, start + 60);
+    assert_eq!(letters(&panel("stops", from, to)["coverage"]), "nzzzzzz");
+    assert_eq!(
+        letters(&panel("stops", from, to)["charts"]["gpu"]["coverage"]),
+        "nddddzz"
+    );
+    assert_eq!(letters(&panel("vanishes", from, to)["coverage"]), "nzzzznn");
+    assert_eq!(letters(&panel("bare", from, to)["coverage"]), "nndnnnn");
+    assert_eq!(
+        letters(&panel("bare", from, to)["charts"]["cpu"]["coverage"]),
+        "nnnnnnn"
+    );
+
+    let stopped = panel("stops", from, to);
+    assert_eq!(stopped["stopped_since"], start + 39);
+    assert_eq!(stopped["charts"]["replicas"]["series"]["active"][6], 0.0);
+    assert_eq!(panel("vanishes", from, to)["stopped_since"], Value::Null);
+    // all of a later range: what was before it decides
+    assert_eq!(
+        letters(&panel("stops", start + 100, start + 120)["coverage"]),
+        "zz"
+    );
+    assert_eq!(
+        letters(&panel("vanishes", start + 100, start + 120)["coverage"]),
+        "nn"
+    );
+}
+
+#[test]
+fn what_was_before_the_range_is_found_in_every_tier() {
+    let dashboard = Dashboard::start();
+    let sql = &dashboard.space.sql;
+    let start = now() / 3600 * 3600;
+    for (tier, width, ago) in [("10s", 10, 60), ("1m", 60, 3600), ("1h", 3600, 20 * 86_400)] {
+        let last = ((start - ago) * 1_000_000 + 9_000_000) * 4 + 3;
+        let window = (start - ago) / width * width;
+        sql.execute(&format!(
+            "INSERT INTO replicas_{tier} (ingested, deployment_id, replica_id, window_start, kafka_partition, ledger, samples, stopping_us, last_sample) \
+             VALUES (today(), 'of-{tier}', 'r', {window}, 0, '', 1, 5000000, {last})"
+        ));
+        let query = format!(
+            "deployment=of-{tier}&start={}&stop={}",
+            start - 30,
+            start - 10
+        );
+        let panel = dashboard.panel(&query);
+        assert_eq!(
+            (panel["step"].as_u64(), letters(&panel["coverage"])),
+            (Some(10), "zz".to_owned()),
+            "{tier}"
+        );
+    }
+}
+
+#[test]
+fn the_present_is_pending_and_silence_is_dated() {
+    let dashboard = Dashboard::start();
+    let before = now();
+    samples(&dashboard.space, "d", "r-1", 2, &[before / 10 * 10 - 300]);
+    let panel = dashboard.panel("deployment=d&range=15m");
+    let coverage = letters(&panel["coverage"]);
+    assert_eq!(
+        (panel["step"].as_u64(), panel["refresh_s"].as_u64()),
+        (Some(10), Some(5))
+    );
+    assert!(
+        coverage.contains('z') && coverage.ends_with('p'),
+        "{coverage}"
+    );
+    assert!(coverage.trim_end_matches('p').ends_with('n'), "{coverage}");
+    assert_eq!(panel["data_until"], before / 10 * 10 - 291);
+    let t = panel["charts"]["volume"]["t"].as_array().expect("steps");
+    assert!(
+        t.last().and_then(Value::as_u64) <= Some(now()),
+        "no step begins in the future"
+    );
+
+    // a producer's clock may be ahead: nobody was heard of later than now
+    samples(
+        &dashboard.space,
+        "ahead",
+        "r-1",
+        2,
+        &[now() / 10 * 10, now() / 10 * 10 + 200],
+    );
+    let until = dashboard.panel("deployment=ahead&range=15m")["data_until"].as_u64();
+    assert!(until >= Some(before) && until <= Some(now()), "{until:?}");
+}
+
+#[test]
+fn every_range_has_its_step() {
+    let dashboard = Dashboard::start();
+    samples(&dashboard.space, "d", "r-1", 2, &[now() / 10 * 10 - 100]);
+    for (range, step, points) in [
+        ("15m", 10, 90),
+        ("1h", 30, 120),
+        ("6h", 60, 360),
+        ("24h", 300, 288),
+        ("7d", 3600, 168),
+    ] {
+        let panel = dashboard.panel(&format!("deployment=d&range={range}"));
+        assert_eq!(panel["step"], step, "{range}");
+        let n = panel["coverage"]
+            .as_array()
+            .map(Vec::len)
+            .expect("an array");
+        assert!((points..=points + 1).contains(&n), "{range}: {n}");
+        for (name, chart) in panel["charts"].as_object().expect("charts") {
+            assert!(chart["error"].is_null(), "{range} {name}: {chart}");
+        }
+    }
+}
+
+#[test]
+fn deployments_are_listed_once_with_their_facts() {
+    let dashboard = Dashboard::start();
+    let sql = &dashboard.space.sql;
+    assert_eq!(
+        dashboard.get("/api/v1/deployments"),
+        (200, json!({"deployments": [], "is_truncated": false}))
+    );
+    for row in [
+        "('a', '', '', '', '', '', '', 100, 900)",
+        "('a', 'chat', 'm', 'llama', 'dev', 'development', 'g5', 200, 300)",
+        "('a', 'chat', 'm', 'llama', 'prod', 'production', 'g5', 300, 800)",
+        "('b', '', '', '', '', '', '', 5, 6)",
+    ] {
+        sql.execute(&format!(
+            "INSERT INTO deployments (deployment_id, deployment_name, model_id, model_name, environment, kind, instance_type, first_seen, last_seen) VALUES {row}"
+        ));
+    }
+    let (status, body) = dashboard.get("/api/v1/deployments");
+    assert_eq!(status, 200);
+    let expected = json!([
+        {"id": "a", "name": "chat", "model_id": "m", "model_name": "llama", "environment": "prod", "kind": "production",
+         "instance_type": "g5", "first_seen": 100, "last_seen": 900, "earlier": [
+            {"name": "chat", "model_id": "m", "model_name": "llama", "environment": "dev", "kind": "development",
+             "instance_type": "g5", "first_seen": 200, "last_seen": 300}]},
+        {"id": "b", "name": "", "model_id": "", "model_name": "", "environment": "", "kind": "", "instance_type": "",
+         "first_seen": 5, "last_seen": 6, "earlier": []},
+    ]);
+    assert_eq!(body["deployments"], expected);
+}
+
+#[test]
+fn what_is_asked_wrongly_is_said() {
+    let dashboard = Dashboard::start();
+    for (target, status, code, says) in [
+        (
+            "/api/v1/panel",
+            400,
+            "bad_parameter",
+            "deployment: is missing",
+        ),
+        (
+            "/api/v1/panel?deployment=d&range=2h",
+            400,
+            "bad_parameter",
+            "range: is one of 15m",
+        ),
+        (
+            "/api/v1/panel?deployment=d&step=10",
+            400,
+            "bad_parameter",
+            "step: is no parameter",
+        ),
+        (
+            "/api/v1/panel?deployment=d&start=0&stop=99999999",
+            400,
+            "bad_parameter",
+            "stop: is more than 100 days",
+        ),
+        (
+            "/api/v1/panel?deployment=%27)%20OR%201=1--",
+            400,
+            "bad_parameter",
+            "deployment: an id is",
+        ),
+        (
+            "/api/v1/panel?deployment=nobody",
+            404,
+            "unknown_deployment",
+            "nobody",
+        ),
+        (
+            "/api/v1/deployments?x=1",
+            400,
+            "bad_parameter",
+            "x: is no parameter",
+        ),
+        ("/api/v2/panel", 404, "not_found", "/api/v1/panel"),
+        ("/page/../Cargo.toml", 404, "not_found", "there is nothing"),
+    ] {
+        let (got, body) = dashboard.get(target);
+        assert_eq!(
+            (got, body["error"]["code"].as_str()),
+            (status, Some(code)),
+            "{target}: {body}"
+        );
+        let message = body["error"]["message"].as_str().expect("a sentence");
+        assert!(message.contains(says), "{target}: {message}");
+    }
+}
+
+#[test]
+fn one_view_that_fails_leaves_the_others_alone() {
+    let dashboard = Dashboard::start();
+    let start = now() / 10 * 10 - 600;
+    samples(&dashboard.space, "d", "r-1", 2, &[start]);
+    dashboard.space.sql.execute("DROP VIEW cpu");
+    let panel = dashboard.panel(&format!("deployment=d&start={start}&stop={}", start + 10));
+    for name in ["cpu", "memory"] {
+        assert_eq!(
+            panel["charts"][name]["error"]["code"], "clickhouse_refused",
+            "{panel}"
+        );
+    }
+    assert_eq!(
+        panel["charts"]["replicas"]["series"]["active"],
+        json!([1.0])
+    );
+}
+
+#[test]
+fn it_lives_without_clickhouse_and_ends_in_order() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let nobody = format!("http://{}", taken.local_addr().expect("bound"));
+    drop(taken);
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let (mut role, authority) = start_on(&nobody, "default", dir.path());
+    assert_eq!(get(&authority, "/livez").0, 200);
+    let (status, reason) = get(&authority, "/readyz");
+    assert_eq!(
+        (status, reason),
+        (503, json!("ClickHouse cannot be reached\n"))
+    );
+    let (status, body) = get(&authority, "/api/v1/panel?deployment=d");
+    assert_eq!(
+        (status, &body["error"]["code"]),
+        (503, &json!("clickhouse_unreachable"))
+    );
+    assert!(role.stop().success(), "an orderly end");
+
+    let mut dashboard = Dashboard::start();
+    wait_for("it is ready", ANSWER, || match dashboard.get("/readyz") {
+        (200, _) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    assert!(dashboard.role.stop().success(), "an orderly end");
+}

@@ -1,0 +1,303 @@
+// What the page shows is what was seeded: every number, every state, its URL, its life, and that all can use it.
+import AxeBuilder from "@axe-core/playwright";
+import { expect, test as base } from "@playwright/test";
+import { rows, sql, start, startDashboard } from "./parts.js";
+import { GIB, STEADY } from "./seed.js";
+
+const { CLICKHOUSE, DASHBOARD } = process.env;
+const CHARTS = ["volume", "end_to_end", "replicas", "inference", "gpu", "gpu_memory", "cpu", "memory"];
+
+// Fails a test whose page logged an error, unless it expects one.
+const test = base.extend({
+  expected: [[], { option: true }],
+  quiet: [async ({ page, expected }, use) => {
+    const errors = [];
+    page.on("console", (message) => message.type() === "error" && errors.push(message.text()));
+    page.on("pageerror", (error) => errors.push(String(error)));
+    await use();
+    expect(errors.filter((text) => !expected.some((known) => text.includes(known)))).toEqual([]);
+  }, { auto: true }],
+});
+
+const card = (page, name) => page.locator(`#${name}`);
+const state = (page, name) => card(page, name).locator(".state");
+const value = (page, name, label) => card(page, name).locator(".legend button", { has: page.getByText(label, { exact: true }) }).locator(".value");
+const tile = (page, label) => page.locator(".strip > div", { has: page.locator("dt", { hasText: new RegExp(`^${label}$`) }) });
+
+async function open(page, query, origin = DASHBOARD) {
+  await page.goto(`${origin}/${query}`);
+  await expect(page.locator("#volume .plot canvas")).toBeVisible();
+}
+
+// A duration as the page writes it, in milliseconds.
+function milliseconds(text) {
+  const [, number, unit] = /^([\d.,]+) (µs|ms|s)$/.exec(text) ?? [];
+  return Number(number.replaceAll(",", "")) * { µs: 1e-3, ms: 1, s: 1000 }[unit];
+}
+
+for (const [range, step] of [["15m", "10 s"], ["1h", "30 s"], ["6h", "1 min"], ["24h", "5 min"]]) {
+  test(`every number of ${range} is the truth`, async ({ page }) => {
+    await open(page, `?deployment=steady&range=${range}`);
+    for (const [label, truth] of Object.entries(STEADY.rps)) await expect(value(page, "volume", label)).toHaveText(`${truth} req/s`);
+    for (const [name, truths] of [["end_to_end", STEADY.endToEndMs], ["inference", STEADY.inferenceMs]]) {
+      for (const [label, truth] of Object.entries(truths)) {
+        const shown = milliseconds(await value(page, name, label).textContent());
+        // 1 % of the sketch, and half of the last digit shown
+        expect(Math.abs(shown - truth), `${name} ${label}: ${shown} for ${truth}`).toBeLessThanOrEqual(truth * 0.01 + 0.5);
+      }
+    }
+    await expect(value(page, "replicas", "active")).toHaveText(String(STEADY.replicas.active));
+    await expect(value(page, "replicas", "starting: loading")).toHaveText(String(STEADY.replicas.loading));
+    await expect(value(page, "replicas", "starting: waiting")).toHaveText("0");
+    await expect(value(page, "gpu", "average")).toHaveText("73 %");
+    await expect(value(page, "gpu", "highest")).toHaveText("95 %");
+    await expect(value(page, "gpu", "SM activity")).toHaveText("40 %");
+    for (const [name, label, bytes] of [
+      ["gpu_memory", "average", STEADY.gpuMemory.average], ["gpu_memory", "highest", STEADY.gpuMemory.highest], ["gpu_memory", "total", STEADY.gpuMemory.limit],
+      ["memory", "average", STEADY.memory.average], ["memory", "highest", STEADY.memory.highest], ["memory", "limit", STEADY.memory.limit],
+    ]) await expect(value(page, name, label)).toHaveText(`${bytes / GIB} GiB`);
+    for (const label of ["average", "highest", "limit"]) await expect(value(page, "cpu", label)).toHaveText(`${STEADY.cores[label]} cores`);
+    const seconds = { "10 s": 10, "30 s": 30, "1 min": 60, "5 min": 300 }[step];
+    const requests = STEADY.requestsPerWindow * seconds / 10;
+    await expect(card(page, "volume").locator(".readout")).toContainText(`${requests.toLocaleString("en-US")} requests`);
+    await expect(tile(page, "Requests")).toContainText(`${requests.toLocaleString("en-US")}in ${step}`);
+    await expect(tile(page, "5xx")).toContainText("0.4 req/s");
+    await expect(tile(page, "Replicas active")).toContainText("21 starting");
+    await expect(tile(page, "GPU")).toContainText("73 %3 GPUs");
+    await expect(tile(page, "GPU memory")).toContainText("12.5 GiBof 24 GiB");
+    await expect(card(page, "cpu").locator(".readout")).toContainText("38 % · 3 replicas");
+    for (const name of ["gpu", "gpu_memory", "cpu", "memory"]) {
+      await expect(card(page, name).locator(".definition")).toContainText(`Average of replicas over ${step}; short spikes do not show.`);
+    }
+  });
+}
+
+test("the table is what the view says, to the last digit", async ({ page }) => {
+  await open(page, "?deployment=overloaded&range=1h");
+  await card(page, "inference").getByRole("button", { name: "Table of Inference time" }).click();
+  // a step that is over for long: it changes no more
+  const row = card(page, "inference").locator("tbody tr").nth(60);
+  const [t, coverage, ...shown] = (await row.locator("th, td").allTextContents());
+  const at = Date.parse(t) / 1000;
+  const [truth] = await rows(CLICKHOUSE, `SELECT * FROM response_time(deployment = 'overloaded', start = ${at}, stop = ${at + 30}, step = 30)`);
+  expect(coverage).toBe("d");
+  const names = await card(page, "inference").locator("thead th").allTextContents();
+  expect(names.slice(2)).toHaveLength(5);
+  for (const [at, name] of names.slice(2).entries()) expect(Number(shown[at]), name).toBe(truth[name]);
+});
+
+test("the numbers under the cursor are those of its step", async ({ page }) => {
+  await open(page, "?deployment=overloaded&range=1h");
+  const plot = card(page, "volume").locator(".plot");
+  await plot.focus();
+  await page.keyboard.press("Home");
+  for (let n = 0; n < 10; n += 1) await page.keyboard.press("ArrowRight");
+  await card(page, "volume").getByRole("button", { name: "Table of Inference volume" }).click();
+  const cells = await card(page, "volume").locator("tbody tr").nth(-11).locator("td").allTextContents();
+  const names = (await card(page, "volume").locator("thead th").allTextContents()).slice(1);
+  const requests = Number(cells[names.indexOf("requests")]).toLocaleString("en-US");
+  for (const name of ["volume", "end_to_end", "inference"]) {
+    await expect(card(page, name).locator(".readout")).toContainText(`${requests} requests`);
+  }
+  await plot.focus();
+  await page.keyboard.press("Escape");
+  await expect(card(page, "volume").locator(".readout")).not.toContainText(` ${requests} requests`);
+});
+
+test("zero: replicas that were not asked", async ({ page }) => {
+  await open(page, "?deployment=idle&range=1h");
+  await expect(state(page, "volume")).toHaveText("Zero requests. 2 replicas reported; none was asked.");
+  await expect(value(page, "volume", "2xx")).toHaveText("0 req/s");
+  await expect(value(page, "end_to_end", "p95")).toHaveText("-");
+  await expect(value(page, "replicas", "active")).toHaveText("2");
+  await expect(state(page, "cpu")).toHaveCount(0);
+});
+
+test("zero: a deployment that was scaled to zero", async ({ page }) => {
+  for (const range of ["1h", "6h"]) {
+    await open(page, `?deployment=asleep&range=${range}`);
+    for (const name of CHARTS) await expect(state(page, name)).toHaveText(/^No replica since [\d:]+: scaled to zero\.$/);
+    await expect(value(page, "replicas", "active")).toHaveText("0");
+    await expect(page.locator("#badge")).toContainText("Complete, no replica since");
+  }
+});
+
+test("no data: a gap that says so, and stale with it", async ({ page }) => {
+  await open(page, "?deployment=silent&range=1h");
+  for (const name of CHARTS) await expect(state(page, name)).toHaveText(/^Stale since [\d:]+: producers silent\.$/);
+  await expect(page.locator("#badge")).toHaveText(/^Stale since [\d:]+: producers silent$/);
+  await expect(value(page, "volume", "2xx")).toHaveText("-");
+  await open(page, "?deployment=silent&range=15m");
+  await expect(state(page, "volume")).toHaveText(/^No data from [\d:]+ to [\d:]+: no replica reported\. Is the agent running\?$/);
+});
+
+test("no data: before it was first seen", async ({ page }) => {
+  await open(page, "?deployment=young&range=1h");
+  await expect(state(page, "volume")).toHaveText(/^First seen [\d:]+\.$/);
+});
+
+test("null: a GPU that cannot be read, no limit, no status, no GPU", async ({ page }) => {
+  await open(page, "?deployment=mig&range=1h");
+  await expect(state(page, "gpu")).toHaveText("GPU cannot be read (1 reported; MIG or no driver). This is not 0 %.");
+  await expect(value(page, "gpu", "average")).toHaveText("-");
+  await expect(state(page, "cpu")).toHaveText("No limit set, so no percentage.");
+  await expect(state(page, "volume")).toHaveText("Unclassified requests: their producer sends no status. Upgrade it.");
+  await expect(value(page, "volume", "unclassified")).toHaveText("4 req/s");
+  await expect(card(page, "replicas").locator(".definition")).toContainText("Active also while loading.");
+  await open(page, "?deployment=cpu-only&range=1h");
+  for (const name of ["gpu", "gpu_memory"]) await expect(state(page, name)).toHaveText("No GPU reported.");
+  await expect(tile(page, "CPU")).toContainText("1.5 coresof 4 cores");
+});
+
+test.describe("error", () => {
+  test.use({ expected: ["503 (Service Unavailable)", "ERR_CONNECTION_REFUSED", "404 (Not Found)"] });
+
+  test("one chart cannot be read, the others can", async ({ page }) => {
+    await sql(CLICKHOUSE, "DROP VIEW IF EXISTS broken.gpu");
+    await sql(CLICKHOUSE, "INSERT INTO broken.deployments SELECT * FROM default.deployments");
+    for (const table of ["requests_10s", "replicas_10s"]) await sql(CLICKHOUSE, `INSERT INTO broken.${table} SELECT * FROM default.${table} WHERE deployment_id = 'steady'`);
+    const dashboard = await startDashboard(CLICKHOUSE, "broken");
+    await open(page, "?deployment=steady&range=15m", dashboard.url);
+    for (const name of ["gpu", "gpu_memory"]) {
+      await expect(state(page, name)).toContainText("Could not be read: ClickHouse refused the query");
+      await expect(state(page, name)).toContainText("The others are not affected.");
+    }
+    await expect(value(page, "volume", "2xx")).toHaveText("8.9 req/s");
+    await dashboard.stop();
+  });
+
+  test("ClickHouse is not there", async ({ page }) => {
+    const dashboard = await start("dashboard", ["--clickhouse", "http://127.0.0.1:9", "--listen", "127.0.0.1:0"]);
+    await page.goto(dashboard.url);
+    await expect(page.locator("#notice")).toContainText("ClickHouse cannot be reached since");
+    await expect(page.locator("#countdown")).toContainText("Trying again in");
+    await dashboard.stop();
+  });
+
+  test("the connection is lost: the old numbers stay, and are told to be old", async ({ page }) => {
+    const dashboard = await startDashboard(CLICKHOUSE);
+    await open(page, "?deployment=steady&range=15m", dashboard.url);
+    await dashboard.stop();
+    await expect(page.locator("#badge")).toHaveText(/^Stale since [\d:]+: connection lost$/);
+    await expect(page.locator("#notice")).toContainText("Connection lost at");
+    await expect(value(page, "volume", "2xx")).toHaveText("8.9 req/s");
+  });
+
+  test("an unknown deployment", async ({ page }) => {
+    await page.goto(`${DASHBOARD}/?deployment=nobody`);
+    await expect(page.locator("#notice")).toHaveText("No such deployment: nobody.");
+    await expect(page.locator("#charts")).toBeHidden();
+  });
+});
+
+test("nothing has reported yet", async ({ page }) => {
+  const dashboard = await startDashboard(CLICKHOUSE, "empty");
+  await page.goto(dashboard.url);
+  await expect(page.locator("#notice")).toContainText("No deployment has reported yet.");
+  await dashboard.stop();
+});
+
+test("the URL says what is shown, there and back", async ({ page }) => {
+  await open(page, "?deployment=steady");
+  await expect(page.getByLabel("Range")).toHaveValue("6h");
+  await page.getByLabel("Range").selectOption("1h");
+  await expect(page).toHaveURL(`${DASHBOARD}/?deployment=steady&range=1h`);
+  await page.getByLabel("Deployment").selectOption("idle");
+  await expect(page).toHaveURL(`${DASHBOARD}/?deployment=idle&range=1h`);
+  await expect(state(page, "volume")).toContainText("Zero requests.");
+  await card(page, "end_to_end").getByRole("button", { name: /^p99/ }).click();
+  await expect(page).toHaveURL(`${DASHBOARD}/?deployment=idle&range=1h&hide=end_to_end.p99`);
+  await page.reload();
+  await expect(page.getByLabel("Deployment")).toHaveValue("idle");
+  await expect(card(page, "end_to_end").getByRole("button", { name: /^p99/ })).toHaveAttribute("aria-pressed", "false");
+  await page.goBack();
+  await expect(page.getByLabel("Deployment")).toHaveValue("steady");
+  await page.goBack();
+  await expect(page.getByLabel("Range")).toHaveValue("6h");
+  await expect(page).toHaveURL(`${DASHBOARD}/?deployment=steady`);
+});
+
+test("a range of one's own, and what is ignored", async ({ page }) => {
+  const stop = Math.floor(Date.now() / 60_000) * 60 - 3600;
+  const [from, to] = [stop - 600, stop].map((at) => new Date(at * 1000).toISOString().replace(".000Z", "Z"));
+  await open(page, `?deployment=steady&from=${from}&to=${to}&colour=red`);
+  await expect(page.locator("#notice")).toHaveText("Ignored colour: it is no parameter of this page.");
+  await expect(page.locator("#countdown")).toHaveText("Not live");
+  await card(page, "volume").getByRole("button", { name: "Table of Inference volume" }).click();
+  await expect(card(page, "volume").locator("tbody tr")).toHaveCount(60);
+  await expect(card(page, "volume").locator("tbody th").first()).toHaveText(new Date((stop - 10) * 1000).toISOString().replace(".000Z", "Z"));
+});
+
+test("live: new rows are shown without a reload, and not when it is off", async ({ page }) => {
+  await sql(CLICKHOUSE, `INSERT INTO deployments (deployment_id, deployment_name, kind, first_seen, last_seen) VALUES ('alive', 'alive', 'production', now() - 600, now())`);
+  const add = (per) => sql(CLICKHOUSE, `INSERT INTO requests_10s (ingested, deployment_id, window_start, kafka_partition, ledger, requests, status_2xx)
+    SELECT today(), 'alive', toUInt32(intDiv(toUnixTimestamp(now()), 10) * 10 - 600 + number * 10), 0, '', ${per}, ${per} FROM numbers(120)`);
+  await add(100);
+  await open(page, "?deployment=alive&range=15m");
+  await expect(value(page, "volume", "2xx")).toHaveText("10 req/s");
+  await add(50);
+  await expect(value(page, "volume", "2xx")).toHaveText("15 req/s");
+  await page.getByRole("button", { name: "Live" }).click();
+  await expect(page).toHaveURL(/live=0/);
+  await expect(page.locator("#countdown")).toHaveText("Not live");
+  const asked = [];
+  page.on("request", (request) => asked.push(request.url()));
+  await page.getByRole("button", { name: "Live" }).click();
+  await expect.poll(() => asked.filter((url) => url.includes("/api/v1/panel")).length).toBeGreaterThanOrEqual(2);
+});
+
+test("what is drawn differs: data, zero, none", async ({ page }) => {
+  const pixels = async (deployment) => {
+    await open(page, `?deployment=${deployment}&range=15m&live=0`);
+    return card(page, "volume").locator("canvas").evaluate((canvas) => {
+      const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+      const at = (x, y) => [...data.slice(4 * (y * canvas.width + x), 4 * (y * canvas.width + x) + 3)].join();
+      const [x, base] = [Math.round(canvas.width / 2), canvas.height - 26];
+      const column = new Set(Array.from({ length: 60 }, (_, n) => at(x, base - 80 + n)));
+      return { column: column.size, axis: at(x, base) };
+    });
+  };
+  const [data, zero, none] = [await pixels("steady"), await pixels("idle"), await pixels("silent")];
+  expect(zero.axis).not.toBe(none.axis);
+  expect(data.axis).not.toBe(zero.axis);
+  expect(none.column, "a hatch has several colours").toBeGreaterThan(1);
+});
+
+for (const scheme of ["light", "dark"]) {
+  test.describe(scheme, () => {
+    test.use({ colorScheme: scheme });
+    for (const deployment of ["steady", "asleep", "silent", "mig", "cpu-only"]) {
+      test(`axe finds nothing in ${deployment}`, async ({ page }) => {
+        await open(page, `?deployment=${deployment}&range=1h`);
+        await card(page, "cpu").getByRole("button", { name: "Table of CPU usage" }).click();
+        await card(page, "memory").getByRole("button", { name: /^average/ }).click();
+        const { violations } = await new AxeBuilder({ page }).analyze();
+        expect(violations.map(({ id, nodes }) => [id, nodes.map(({ html }) => html)])).toEqual([]);
+      });
+    }
+  });
+}
+
+test("all of it by keyboard, and in words for those who hear it", async ({ page }) => {
+  await open(page, "?deployment=steady&range=1h");
+  await page.keyboard.press("Tab");
+  await expect(page.getByRole("link", { name: "Skip to the charts" })).toBeFocused();
+  await page.keyboard.press("/");
+  await expect(page.getByLabel("Deployment")).toBeFocused();
+  const plot = card(page, "end_to_end").locator(".plot");
+  await expect(plot).toHaveAttribute("aria-label", /^End-to-end time, [\d:]+ to [\d:]+\. p95 now 9\d\d ms, highest 9\d\d ms at [\d:]+\. 0 gaps\. V for the table\.$/);
+  await plot.focus();
+  await page.keyboard.press("v");
+  await expect(card(page, "end_to_end").locator("table")).toBeVisible();
+  await page.keyboard.press("v");
+  await expect(card(page, "end_to_end").locator("table")).toBeHidden();
+});
+
+test("it loads from itself only", async ({ page }) => {
+  const origins = new Set();
+  page.on("request", (request) => origins.add(new URL(request.url()).origin));
+  const response = await page.goto(`${DASHBOARD}/`);
+  await expect(page.locator("#volume .plot canvas")).toBeVisible();
+  expect([...origins]).toEqual([DASHBOARD]);
+  expect(response.headers()["content-security-policy"]).toContain("default-src 'none'");
+});
