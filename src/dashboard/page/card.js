@@ -122,6 +122,7 @@ export class Card {
     if (this.chart.of === "requests" && series.requests[at] !== null) {
       parts.push(`${count(series.requests[at])} ${series.requests[at] === 1 ? "request" : "requests"}`);
     }
+    if (series.client_gone?.[at] > 0) parts.push(`${count(series.client_gone[at])} client gone (499)`);
     const replicas = this.chart.unit === "count" ? null : series.replicas?.[at] ?? null;
     if (replicas !== null) parts.push(`${count(replicas)} ${replicas === 1 ? "replica" : "replicas"}`);
     if (coverage[at] === "n") parts.push("no data");
@@ -192,10 +193,13 @@ export class Card {
   }
 }
 
+// What a chart lags: the interval of a sample, and a flush. A step that ended since may still lack some.
+const LAG_S = 10;
+
 // The last step that lies wholly in the past and has been read.
 export function lastComplete({ t, step, coverage }, { now }) {
   for (let at = t.length - 1; at >= 0; at -= 1) {
-    if (t[at] + step <= now && coverage[at] !== "p") return at;
+    if (t[at] + step <= now - LAG_S && coverage[at] !== "p") return at;
   }
   return null;
 }
