@@ -234,6 +234,27 @@ fn zero_is_told_from_no_data() {
     );
 }
 
+/// Within one step of 30 s: whoever had been silent for three intervals when the last one stopped was gone by then.
+#[test]
+fn a_vanished_replica_does_not_keep_a_deployment_from_zero() {
+    let dashboard = Dashboard::start();
+    let start = now() / 600 * 600 - 7200;
+    for (deployment, last_of_other) in [("gone", start), ("there", start + 10)] {
+        samples(&dashboard.space, deployment, "r-2", 2, &[last_of_other]);
+        samples(&dashboard.space, deployment, "r-1", 3, &[start + 20]);
+    }
+    for (deployment, after) in [("gone", "zzz"), ("there", "znn")] {
+        let (from, to) = (start - 3000, start + 3000);
+        let panel = dashboard.panel(&format!("deployment={deployment}&start={from}&stop={to}"));
+        assert_eq!(panel["step"], 30);
+        assert_eq!(
+            letters(&panel["coverage"])[100..103],
+            *after,
+            "{deployment}"
+        );
+    }
+}
+
 #[test]
 fn what_was_before_the_range_is_found_in_every_tier() {
     let dashboard = Dashboard::start();
