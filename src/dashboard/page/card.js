@@ -3,7 +3,7 @@
 import { count, NOTHING, percent, rfc3339, span, time, written } from "./format.js";
 import { seriesId } from "./charts.js";
 import { Plot } from "./plot.js";
-import { runs, statesOf } from "./words.js";
+import { isSettled, runs, statesOf } from "./words.js";
 
 const element = (name, className, text) => {
   const made = document.createElement(name);
@@ -127,6 +127,7 @@ export class Card {
     if (replicas !== null) parts.push(`${count(replicas)} ${replicas === 1 ? "replica" : "replicas"}`);
     if (coverage[at] === "n") parts.push("no data");
     if (coverage[at] === "p") parts.push("not here yet");
+    else if (!isSettled(t[at], step, panel.now)) parts.push("still being read");
     if (coverage[at] === "z") parts.push("zero");
     return parts.join(" · ");
   }
@@ -193,13 +194,10 @@ export class Card {
   }
 }
 
-// What a chart lags: the interval of a sample, and a flush. A step that ended since may still lack some.
-const LAG_S = 10;
-
 // The last step that lies wholly in the past and has been read.
 export function lastComplete({ t, step, coverage }, { now }) {
   for (let at = t.length - 1; at >= 0; at -= 1) {
-    if (t[at] + step <= now - LAG_S && coverage[at] !== "p") return at;
+    if (t[at] + step <= now && isSettled(t[at], step, now) && coverage[at] !== "p") return at;
   }
   return null;
 }

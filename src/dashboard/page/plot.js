@@ -4,7 +4,7 @@
 import uPlot from "./vendor/uPlot.esm.js";
 import { seriesId } from "./charts.js";
 import { axisUnit, time } from "./format.js";
-import { runs } from "./words.js";
+import { isSettled, runs } from "./words.js";
 
 const SYNC = uPlot.sync("panel");
 // Replicas are whole.
@@ -26,13 +26,15 @@ export class Plot {
   }
 
   // until: where the plot ends. hidden: ids of series that are switched off. staleFrom: from when on nothing is known, or null.
-  draw({ t, step, series, coverage }, { start, now, until }, hidden, staleFrom) {
-    const shown = this.chart.series.map((of) => (hidden.has(seriesId(this.chart, of)) ? t.map(() => null) : series[of.key]));
+  draw({ t, step, series, coverage: told }, { start, now, until }, hidden, staleFrom) {
+    const settled = t.map((at) => isSettled(at, step, now));
+    const coverage = told.map((of, i) => (of === "d" && !settled[i] ? "p" : of));
+    const shown = this.chart.series.map((of) => (hidden.has(seriesId(this.chart, of)) ? t.map(() => null) : series[of.key].map((value, i) => (settled[i] ? value : null))));
     const highest = Math.max(0, ...stackOrNot(this.chart, shown).flat().filter((value) => value !== null));
     const unit = axisUnit(this.chart.unit, highest);
     const scaled = shown.map((values) => values.map((value) => (value === null ? null : value / unit.per)));
     this.drawn = { t, step, coverage, start, stop: Math.max(until, start + step), now, staleFrom, unit,
-      failed: series.rps_5xx?.map((value) => value > 0) ?? [],
+      failed: series.rps_5xx?.map((value, i) => value > 0 && settled[i]) ?? [],
       isBlank: shown.flat().every((value) => value === null) };
     const columns = stackOrNot(this.chart, scaled);
     const data = [t.map((at) => at + step / 2), ...(this.chart.stacked ? columns.toReversed() : columns)];
