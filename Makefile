@@ -9,8 +9,9 @@ SHELL := /bin/bash
 PARTS := deploy/local/parts
 VENV := $(PARTS)/venv
 REQUIREMENTS := tests/integration/python/requirements.txt
+PAGE := tests/page
 
-.PHONY: help prerequisites local-parts build demo fmt lint test clean
+.PHONY: help prerequisites local-parts build demo fmt lint test test-page clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -35,12 +36,18 @@ lint: prerequisites ## check the formatting, and clippy without a warning
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 
-test: local-parts $(VENV)/.made lint ## lint, then unit, property and integration tests on the real parts
+test: local-parts $(VENV)/.made lint ## lint, then unit, property, integration and page tests on the real parts
 	cargo test --locked
+	@$(MAKE) --no-print-directory test-page
+
+test-page: local-parts $(PAGE)/node_modules/.made ## the page in a browser, on the real engine; as root, install chromium where it is missing
+	@$(PAGE)/browser
+	cargo build --locked
+	cd $(PAGE) && node_modules/.bin/playwright test
 
 clean: ## remove what was built and fetched
 	cargo clean
-	rm -rf $(PARTS)
+	rm -rf $(PARTS) $(PAGE)/node_modules
 
 # The tests' independent clients. Made anew whenever a pin changes; the mark is set when all of it is there.
 $(VENV)/.made: $(REQUIREMENTS) | local-parts
@@ -49,4 +56,11 @@ $(VENV)/.made: $(REQUIREMENTS) | local-parts
 	@python3 -m venv $(VENV)
 	@$(VENV)/bin/pip install --quiet --disable-pip-version-check -r $(REQUIREMENTS) || \
 	    { echo "venv: missing: the packages of $(REQUIREMENTS) could not be fetched (the lines above)" >&2; exit 1; }
+	@touch $@
+
+# The browser's driver. Made anew whenever the lock changes; the browser itself is Debian's.
+$(PAGE)/node_modules/.made: $(PAGE)/package-lock.json
+	@echo "page: the browser's driver, into $(PAGE)/node_modules"
+	@cd $(PAGE) && PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD=1 npm ci --silent --no-audit --no-fund || \
+	    { echo "page: missing: the packages of $(PAGE)/package-lock.json could not be fetched (the lines above)" >&2; exit 1; }
 	@touch $@

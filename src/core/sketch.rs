@@ -78,16 +78,7 @@ impl Sketch {
         }
         if let Some(theirs) = &other.bins {
             let before = self.heap_bytes();
-            let bins = self.bins.get_or_insert_default();
-            if let Some((low, high)) = theirs.span() {
-                bins.make_room(low, high);
-                for (key, count) in theirs.dense() {
-                    bins.add(key, count);
-                }
-            }
-            for &(key, count) in &theirs.spilled {
-                bins.add(key, count);
-            }
+            self.bins.get_or_insert_default().merge(theirs);
             grown += self.heap_bytes().saturating_sub(before);
         }
         grown

@@ -172,12 +172,7 @@ struct Running {
 impl Running {
     /// Ends the parts, those first that use others.
     async fn stop(self) {
-        for part in [
-            self.dashboard,
-            self.processor,
-            self.clickhouse,
-            self.kafka,
-        ]
+        for part in [self.dashboard, self.processor, self.clickhouse, self.kafka]
             .into_iter()
             .flatten()
         {

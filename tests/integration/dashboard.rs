@@ -1,112 +1,17 @@
 //! The dashboard's JSON API against the real engine: values are the views', no data and zero are two things, and what
 //! is asked wrongly is said. Rows are put into the tables as the processor's folds would stand there.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+mod seeded;
+
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::support::process::Role;
-use super::support::space::Space;
-use super::support::{sql, wait_for};
+use self::seeded::{Dashboard, get, letters, now, requests, samples, start_on};
+use super::support::wait_for;
 
 /// A panel is seven queries; the machine may be busy.
 const ANSWER: Duration = Duration::from_secs(30);
-
-/// A dashboard on a database of its own.
-struct Dashboard {
-    space: Space,
-    role: Role,
-    authority: String,
-    _dir: tempfile::TempDir,
-}
-
-impl Dashboard {
-    fn start() -> Self {
-        let space = Space::new();
-        let dir = tempfile::tempdir().expect("a temporary folder");
-        let (role, authority) = start_on(&space.clickhouse, &space.database, dir.path());
-        Self {
-            space,
-            role,
-            authority,
-            _dir: dir,
-        }
-    }
-
-    fn get(&self, target: &str) -> (u16, Value) {
-        get(&self.authority, target)
-    }
-
-    fn panel(&self, query: &str) -> Value {
-        let (status, body) = self.get(&format!("/api/v1/panel?{query}"));
-        assert_eq!(status, 200, "{query}: {body}");
-        body
-    }
-}
-
-fn start_on(clickhouse: &str, database: &str, dir: &std::path::Path) -> (Role, String) {
-    let arguments = [
-        "dashboard",
-        "--clickhouse",
-        clickhouse,
-        "--database",
-        database,
-        "--listen",
-        "127.0.0.1:0",
-    ];
-    let mut role = Role::start("dashboard", &arguments, &dir.join("dashboard.log"));
-    let url = role.address();
-    let authority = url.strip_prefix("http://").expect("a URL").to_owned();
-    (role, authority)
-}
-
-/// Status and body of `GET target`; a body that is no JSON comes as a string.
-fn get(authority: &str, target: &str) -> (u16, Value) {
-    let (status, text) = sql::get(authority, target).expect("an answer");
-    let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
-    (status, body)
-}
-
-fn now() -> u64 {
-    #[allow(clippy::disallowed_methods, reason = "rows are put at the present")]
-    let now = SystemTime::now();
-    now.duration_since(UNIX_EPOCH)
-        .expect("after 1970")
-        .as_secs()
-}
-
-/// Beginnings of the 10 s windows in seconds since 1970, and what they hold.
-fn requests(space: &Space, deployment: &str, windows: &[(u64, u64)]) {
-    for (window, n) in windows {
-        space.sql.execute(&format!(
-            "INSERT INTO requests_10s (ingested, deployment_id, window_start, kafka_partition, ledger, requests, status_2xx, status_5xx, \
-             end_to_end, inference) SELECT today(), '{deployment}', {window}, 0, '', {n}, {n} - 1, 1, \
-             arrayReduce('quantilesDDState(0.01, 0.5, 0.9, 0.95, 0.99)', [200000.]), \
-             arrayReduce('quantilesDDState(0.01, 0.5, 0.9, 0.95, 0.99)', emptyArrayFloat64())"
-        ));
-    }
-}
-
-/// Samples of one replica, 10 s each, all in this state (2 active, 3 stopping).
-fn samples(space: &Space, deployment: &str, replica: &str, state: u64, windows: &[u64]) {
-    let column = ["waiting_us", "loading_us", "active_us", "stopping_us"][state as usize];
-    for window in windows {
-        let last = (window * 1_000_000 + 9_000_000) * 4 + state;
-        space.sql.execute(&format!(
-            "INSERT INTO replicas_10s (ingested, deployment_id, replica_id, window_start, kafka_partition, ledger, samples, {column}, \
-             last_sample, cpu_cores_integral, cpu_cores_us, cpu_cores_max) \
-             VALUES (today(), '{deployment}', '{replica}', {window}, 0, '', 2, 10000000, {last}, 15, 10000000, 2.5)"
-        ));
-    }
-}
-
-/// One letter a step.
-fn letters(coverage: &Value) -> String {
-    let letters = coverage.as_array().expect("an array").iter();
-    letters
-        .map(|letter| letter.as_str().expect("a letter"))
-        .collect()
-}
 
 #[test]
 fn a_panel_is_aligned_and_says_what_the_views_say() {
@@ -232,6 +137,27 @@ fn zero_is_told_from_no_data() {
         letters(&panel("vanishes", start + 100, start + 120)["coverage"]),
         "nn"
     );
+}
+
+/// Within one step of 30 s: whoever had been silent for three intervals when the last one stopped was gone by then.
+#[test]
+fn a_vanished_replica_does_not_keep_a_deployment_from_zero() {
+    let dashboard = Dashboard::start();
+    let start = now() / 600 * 600 - 7200;
+    for (deployment, last_of_other) in [("gone", start), ("there", start + 10)] {
+        samples(&dashboard.space, deployment, "r-2", 2, &[last_of_other]);
+        samples(&dashboard.space, deployment, "r-1", 3, &[start + 20]);
+    }
+    for (deployment, after) in [("gone", "zzz"), ("there", "znn")] {
+        let (from, to) = (start - 3000, start + 3000);
+        let panel = dashboard.panel(&format!("deployment={deployment}&start={from}&stop={to}"));
+        assert_eq!(panel["step"], 30);
+        assert_eq!(
+            letters(&panel["coverage"])[100..103],
+            *after,
+            "{deployment}"
+        );
+    }
 }
 
 #[test]

@@ -35,7 +35,7 @@ function milliseconds(text) {
   return Number(number.replaceAll(",", "")) * { µs: 1e-3, ms: 1, s: 1000 }[unit];
 }
 
-for (const [range, step] of [["15m", "10 s"], ["1h", "30 s"], ["6h", "1 min"], ["24h", "5 min"]]) {
+for (const [range, step] of [["15m", "10 s"], ["1h", "30 s"], ["6h", "1 min"], ["24h", "5 min"], ["7d", "1 h"]]) {
   test(`every number of ${range} is the truth`, async ({ page }) => {
     await open(page, `?deployment=steady&range=${range}`);
     for (const [label, truth] of Object.entries(STEADY.rps)) await expect(value(page, "volume", label)).toHaveText(`${truth} req/s`);
@@ -57,7 +57,7 @@ for (const [range, step] of [["15m", "10 s"], ["1h", "30 s"], ["6h", "1 min"], [
       ["memory", "average", STEADY.memory.average], ["memory", "highest", STEADY.memory.highest], ["memory", "limit", STEADY.memory.limit],
     ]) await expect(value(page, name, label)).toHaveText(`${bytes / GIB} GiB`);
     for (const label of ["average", "highest", "limit"]) await expect(value(page, "cpu", label)).toHaveText(`${STEADY.cores[label]} cores`);
-    const seconds = { "10 s": 10, "30 s": 30, "1 min": 60, "5 min": 300 }[step];
+    const seconds = { "10 s": 10, "30 s": 30, "1 min": 60, "5 min": 300, "1 h": 3600 }[step];
     const requests = STEADY.requestsPerWindow * seconds / 10;
     await expect(card(page, "volume").locator(".readout")).toContainText(`${requests.toLocaleString("en-US")} requests`);
     await expect(tile(page, "Requests")).toContainText(`${requests.toLocaleString("en-US")}in ${step}`);
@@ -102,6 +102,19 @@ test("the numbers under the cursor are those of its step", async ({ page }) => {
   await plot.focus();
   await page.keyboard.press("Escape");
   await expect(card(page, "volume").locator(".readout")).not.toContainText(` ${requests} requests`);
+});
+
+test("a step that is still being read is told so, and not drawn", async ({ page }) => {
+  await open(page, "?deployment=steady&range=15m");
+  await card(page, "replicas").locator(".plot").focus();
+  await page.keyboard.press("End");
+  for (const name of ["replicas", "volume"]) await expect(card(page, name).locator(".readout")).toContainText("still being read");
+  const settled = await page.evaluate(async () => {
+    const { isSettled } = await import("/page/words.js");
+    const now = 1000;
+    return [[980, 10], [990, 10], [970, 10], [900, 300], [901, 300]].map(([t, step]) => isSettled(t, step, now));
+  });
+  expect(settled).toEqual([true, false, true, true, false]);
 });
 
 test("zero: replicas that were not asked", async ({ page }) => {

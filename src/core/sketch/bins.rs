@@ -134,9 +134,44 @@ impl Bins {
         }
     }
 
+    /// Adds everything that `other` holds.
+    pub fn merge(&mut self, other: &Self) {
+        if let Some((low, high)) = other.span() {
+            self.make_room(low, high);
+            match self.span() {
+                Some((first, last)) if first <= low && high <= last => self.merge_within(other),
+                _ => other.dense().for_each(|(key, count)| self.add(key, count)),
+            }
+        }
+        for &(key, count) in &other.spilled {
+            self.add(key, count);
+        }
+    }
+
+    /// Adds bins that lie within the span, one beside the other: a loop that the compiler makes wide.
+    fn merge_within(&mut self, other: &Self) {
+        let shift = usize::from(other.first_key - self.first_key);
+        let mine = &mut self.counts[shift..shift + other.counts.len()];
+        let overflows = mine
+            .iter()
+            .zip(&other.counts)
+            .any(|(mine, theirs)| mine.checked_add(*theirs).is_none());
+        if overflows {
+            return other.dense().for_each(|(key, count)| self.add(key, count));
+        }
+        for (mine, theirs) in mine.iter_mut().zip(&other.counts) {
+            *mine += theirs;
+        }
+        self.total += other
+            .counts
+            .iter()
+            .map(|&count| u64::from(count))
+            .sum::<u64>();
+    }
+
     /// The store in whichever of ClickHouse's two forms is shorter.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let mut pairs: Vec<(Key, u64)> = Vec::with_capacity(64);
+        let mut pairs: Vec<(Key, u64)> = Vec::with_capacity(self.counts.len() + self.spilled.len());
         let mut spilled = self.spilled.iter().copied().peekable();
         for (key, mut count) in self.dense() {
             while let Some(pair) = spilled.next_if(|&(other, _)| other < key) {

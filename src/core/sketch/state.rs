@@ -30,6 +30,7 @@ pub fn end(out: &mut Vec<u8>) {
 pub fn encode_few(few: &mut [Key], out: &mut Vec<u8>) {
     few.sort_unstable();
     let mut n = 0;
+    out.reserve(few.len() * 11 + 2);
     let start = out.len();
     // at most 27 entries, so that their number is one byte, known only behind them
     out.extend_from_slice(&[STORE_SPARSE, 0]);
@@ -61,6 +62,7 @@ pub fn encode_pairs(pairs: &[(Key, u64)], out: &mut Vec<u8>) {
 }
 
 fn encode_sparse(pairs: &[(Key, u64)], out: &mut Vec<u8>) {
+    out.reserve(pairs.len() * 11 + 8);
     out.push(STORE_SPARSE);
     put_varint(pairs.len() as u64, out);
     let mut previous = 0;

@@ -129,7 +129,7 @@ function paint() {
   const facts = deployments.find((of) => of.id === view.deployment);
   document.title = facts ? `${name(facts)} - modelmeter` : "modelmeter";
   by("facts").textContent = facts
-    ? [name(facts), facts.model_name, facts.environment, facts.kind, facts.instance_type].filter(Boolean).join(" · ")
+    ? [...new Set([name(facts), facts.model_name, facts.environment, facts.kind, facts.instance_type])].filter(Boolean).join(" · ")
     : view.deployment ?? "";
   paintBadge();
   if (panel === null) return by("strip").replaceChildren();

@@ -3,7 +3,7 @@
 import { count, NOTHING, percent, rfc3339, span, time, written } from "./format.js";
 import { seriesId } from "./charts.js";
 import { Plot } from "./plot.js";
-import { runs, statesOf } from "./words.js";
+import { isSettled, runs, statesOf } from "./words.js";
 
 const element = (name, className, text) => {
   const made = document.createElement(name);
@@ -122,10 +122,12 @@ export class Card {
     if (this.chart.of === "requests" && series.requests[at] !== null) {
       parts.push(`${count(series.requests[at])} ${series.requests[at] === 1 ? "request" : "requests"}`);
     }
+    if (series.client_gone?.[at] > 0) parts.push(`${count(series.client_gone[at])} client gone (499)`);
     const replicas = this.chart.unit === "count" ? null : series.replicas?.[at] ?? null;
     if (replicas !== null) parts.push(`${count(replicas)} ${replicas === 1 ? "replica" : "replicas"}`);
     if (coverage[at] === "n") parts.push("no data");
     if (coverage[at] === "p") parts.push("not here yet");
+    else if (!isSettled(t[at], step, panel.now)) parts.push("still being read");
     if (coverage[at] === "z") parts.push("zero");
     return parts.join(" · ");
   }
@@ -195,7 +197,7 @@ export class Card {
 // The last step that lies wholly in the past and has been read.
 export function lastComplete({ t, step, coverage }, { now }) {
   for (let at = t.length - 1; at >= 0; at -= 1) {
-    if (t[at] + step <= now && coverage[at] !== "p") return at;
+    if (t[at] + step <= now && isSettled(t[at], step, now) && coverage[at] !== "p") return at;
   }
   return null;
 }

@@ -50,7 +50,7 @@ export function percent(ratio) {
 
 export function cores(value) {
   if (value === null || value === undefined) return NOTHING;
-  return value < 10 ? `${Number(value.toPrecision(2))} cores` : `${number(value, 1)} cores`;
+  return value < 10 ? `${Number(value.toPrecision(2))} cores` : `${number(value, digits(value))} cores`;
 }
 
 export function count(value) {

@@ -4,7 +4,7 @@
 import uPlot from "./vendor/uPlot.esm.js";
 import { seriesId } from "./charts.js";
 import { axisUnit, time } from "./format.js";
-import { runs } from "./words.js";
+import { isSettled, runs } from "./words.js";
 
 const SYNC = uPlot.sync("panel");
 // Replicas are whole.
@@ -26,12 +26,15 @@ export class Plot {
   }
 
   // until: where the plot ends. hidden: ids of series that are switched off. staleFrom: from when on nothing is known, or null.
-  draw({ t, step, series, coverage }, { start, now, until }, hidden, staleFrom) {
-    const shown = this.chart.series.map((of) => (hidden.has(seriesId(this.chart, of)) ? t.map(() => null) : series[of.key]));
+  draw({ t, step, series, coverage: told }, { start, now, until }, hidden, staleFrom) {
+    const settled = t.map((at) => isSettled(at, step, now));
+    const coverage = told.map((of, i) => (of === "d" && !settled[i] ? "p" : of));
+    const shown = this.chart.series.map((of) => (hidden.has(seriesId(this.chart, of)) ? t.map(() => null) : series[of.key].map((value, i) => (settled[i] ? value : null))));
     const highest = Math.max(0, ...stackOrNot(this.chart, shown).flat().filter((value) => value !== null));
     const unit = axisUnit(this.chart.unit, highest);
     const scaled = shown.map((values) => values.map((value) => (value === null ? null : value / unit.per)));
     this.drawn = { t, step, coverage, start, stop: Math.max(until, start + step), now, staleFrom, unit,
+      failed: series.rps_5xx?.map((value, i) => value > 0 && settled[i]) ?? [],
       isBlank: shown.flat().every((value) => value === null) };
     const columns = stackOrNot(this.chart, scaled);
     const data = [t.map((at) => at + step / 2), ...(this.chart.stacked ? columns.toReversed() : columns)];
@@ -57,7 +60,7 @@ export class Plot {
         x: { time: true, range: () => [this.drawn.start, this.drawn.stop] },
         y: { range: (u, low, high) => [0, top(chart, high, this.drawn.unit)] },
       },
-      axes: [this.axis({ size: 24, values: (u, ticks) => ticks.map((tick) => time(tick, this.drawn.now)), space: 90 }),
+      axes: [this.axis({ size: 24, values: (u, ticks) => ticks.map((tick) => time(tick, this.drawn.now)), space: 70 }),
         this.axis({ size: 64, values: (u, ticks) => this.ticks(ticks), space: 34, ...(chart.unit === "count" && { incrs: WHOLE }) })],
       series: [{}, ...this.layers.map((of) => this.series(of))],
       bands: chart.series[1]?.label === "highest" ? [{ series: [2, 1], fill: colour("band") }] : undefined,
@@ -101,11 +104,13 @@ export class Plot {
     const half = this.drawn.step / 2;
     const base = u.valToPos(0, "y", true);
     u.data[at].forEach((value, i) => {
-      if (!value) return;
+      // a layer that adds nothing would show as an edge of the one below
+      const below = u.data[at + 1]?.[i] ?? 0;
+      if (!value || value === below) return;
       const centre = u.data[0][i];
       const left = Math.round(u.valToPos(centre - half, "x", true));
       const right = Math.round(u.valToPos(Math.min(centre + half, this.drawn.stop), "x", true));
-      const y = u.valToPos(value, "y", true);
+      const y = Math.round(u.valToPos(value, "y", true));
       fill.rect(left, y, right - left, base - y);
     });
     return { stroke: null, fill, clip: null, band: null, gaps: null, flags: 0 };
@@ -113,7 +118,7 @@ export class Plot {
 
   drawStates(u) {
     const { ctx, bbox } = u;
-    const { coverage, t, step, stop, staleFrom } = this.drawn;
+    const { coverage, failed, t, step, stop, staleFrom } = this.drawn;
     const x = (seconds) => Math.min(Math.max(u.valToPos(seconds, "x", true), bbox.left), bbox.left + bbox.width);
     const each = (letter, draw) => runs(coverage, letter).forEach(([from, behind]) => draw(x(t[from]), x(Math.min(t[behind - 1] + step, stop))));
     ctx.save();
@@ -132,6 +137,11 @@ export class Plot {
     ctx.fillStyle = colour("note");
     const thick = Math.round(2 * devicePixelRatio);
     each("z", (left, right) => ctx.fillRect(left, bbox.top + bbox.height - thick, right - left, thick));
+    // a failure is seen however few they are: a tick under its step
+    ctx.fillStyle = colour("s5xx");
+    t.forEach((at, i) => {
+      if (failed[i]) ctx.fillRect(x(at), bbox.top + bbox.height, Math.max(1, x(at + step) - x(at)), 2 * thick);
+    });
     ctx.restore();
   }
 

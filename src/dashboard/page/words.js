@@ -14,6 +14,14 @@ export function runs(coverage, letter) {
   return found;
 }
 
+// What a chart lags: the interval of a sample, and a flush.
+const LAG_S = 10;
+// In a step this long, what the lag takes away is no more than a tenth.
+const LONG_S = 100;
+
+// Whether a step's numbers are worth drawing: those of the last seconds would dip, because they are still being read.
+export const isSettled = (t, step, now) => t + step <= now - LAG_S || Math.min(t + step, now) - t >= LONG_S;
+
 const any = (series) => series?.some((value) => value !== null) ?? false;
 const anyAbove0 = (series) => series?.some((value) => value > 0) ?? false;
 

@@ -176,6 +176,25 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_without_a_page_gets_a_port_for_it() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("ports.json");
+        let kafka = free_port();
+        let text = format!(r#"{{"kafka": {kafka}, "clickhouse": 2, "processor": 3}}"#);
+        fs::write(&path, text).expect("written");
+        let last = Addresses::last(&path).expect("it is read");
+        assert_eq!(last.dashboard, ANY);
+        let wanted = Wanted {
+            kafka: None,
+            clickhouse: Some(0),
+            dashboard: Some(0),
+        };
+        let (chosen, _) = Addresses::choose(wanted, Some(last)).expect("free ports");
+        assert_eq!(chosen.kafka, kafka);
+        assert_ne!(chosen.dashboard, ANY);
+    }
+
+    #[test]
     fn a_taken_port_gives_way_to_a_free_one_and_is_told() {
         let taken = ports::claim_any().expect("a free port");
         let wanted = Wanted {
