@@ -81,7 +81,7 @@ impl Deployment {
         start_us: i64,
     ) -> Self {
         let random = Random::of(seed, &profile.id, start_us);
-        let upcoming = arrivals.next();
+        let upcoming = arrivals.take_next();
         let mut deployment = Self {
             profile,
             random,
@@ -99,6 +99,10 @@ impl Deployment {
             last_arrival_us: start_us,
             counts: Counts::default(),
         };
+        if deployment.profile.scaling.initial == 0 {
+            // nobody has asked for long
+            deployment.last_arrival_us = start_us - deployment.profile.scaling.idle_us - 1;
+        }
         for _ in 0..deployment.profile.scaling.initial {
             let number = deployment.add_replica(start_us);
             let replica = deployment.replica(number);
@@ -143,7 +147,7 @@ impl Deployment {
                 break;
             }
             if arrives <= due {
-                let next = self.arrivals.next();
+                let next = self.arrivals.take_next();
                 let arrival = std::mem::replace(&mut self.upcoming, next);
                 self.arrive(arrival, out);
             } else if let Some(Reverse((at, _, due))) = self.timeline.pop() {
