@@ -6,6 +6,7 @@ use super::*;
 use crate::bus::avro::NamedGpu;
 use crate::core::event::{BatchHead, ReplicaSample, RequestEvent};
 use crate::replay::fleet::{Beginning, Fleet};
+use crate::replay::model::profile::SECOND;
 use crate::replay::summary::Summary;
 use crate::replay::traces::Traces;
 
