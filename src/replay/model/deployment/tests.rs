@@ -37,6 +37,11 @@ impl Listener for Heard {
         assert_eq!(head.sequence, batches.len() as i64, "no gap, from 0");
         assert!(!events.is_empty() && events.len() <= 10_000);
         assert!(events.is_sorted_by_key(|event| event.finished_at_us));
+        if let Some(before) = batches.last() {
+            let second = |event: &RequestEvent| event.finished_at_us / SECOND;
+            let (ended, begins) = (before.last().map(second), events.first().map(second));
+            assert!(ended < begins, "one batch a second");
+        }
         batches.push(events.to_vec());
         let produced = self.summary.of(head.deployment_id);
         events.iter().for_each(|event| produced.add_event(event));
