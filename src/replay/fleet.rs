@@ -32,7 +32,7 @@ pub struct Beginning {
     /// When the past ends and the present begins.
     pub live_from_us: i64,
     pub speed: f64,
-    /// True where a run before this one has left its replicas: the deployment scaled to zero stays so.
+    /// True where a run before this one has left its replicas: what may be scaled to zero begins so.
     pub is_continued: bool,
 }
 
@@ -132,14 +132,14 @@ impl Builder<'_> {
         let mut profile = size.profile(&client_id(number), &client_name(number));
         if (busy as f64) < RARELY * windows.len() as f64 {
             profile.scaling.min = 0;
-            profile.scaling.initial = 0;
+            profile.scaling.initial = usize::from(!self.beginning.is_continued);
         }
         if number % 10 == 7 {
             profile.environment = "staging";
         }
         let seed = seed.wrapping_add(1_000 + number as u64);
         let playback = ClientPlayback::new(
-            Arc::clone(windows),
+            windows,
             Arc::clone(&self.traces.conversation),
             self.tempo,
             seed,
@@ -244,7 +244,7 @@ fn cpu_only() -> Profile {
         cpu_share_at_full_load: 0.95,
     };
     profile.serving = Serving {
-        concurrency: 4,
+        concurrency: 8,
         overhead_us: 1_500.0,
         prefill_us_per_token: 55.0,
         decode_us_per_token: 0.0,

@@ -154,8 +154,8 @@ impl Replay {
             self.keep_progress()?;
             let summary = self.publisher.summary();
             println!(
-                "replay: {} minutes filled in {:.1} s: {} requests, {} samples of {} deployments",
-                (self.reached_us - self.from_us) / 60_000_000,
+                "replay: {} s of the past filled in {:.1} s: {} requests, {} samples of {} deployments",
+                (self.reached_us - self.from_us) / 1_000_000,
                 began.elapsed().as_secs_f64(),
                 summary.n_requests(),
                 summary.n_samples(),

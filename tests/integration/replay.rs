@@ -3,12 +3,13 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::Value as Json;
 
 use super::support::process::{Role, run};
 use super::support::space::{CATCH_UP, LEDGER_TABLES, Space};
-use super::support::{message::Topic, wait_for};
+use super::support::{message::Topic, wait_for, wait_until};
 
 /// What is compared in the tables of each topic; these columns bear the summary's own names.
 const REQUEST_COLUMNS: [&str; 8] = [
@@ -164,4 +165,60 @@ fn a_replay_without_an_answer_or_with_wrong_flags_ends_with_a_reason() {
         assert!(!status.success());
         assert!(text.contains(reason), "{text}");
     }
+}
+
+/// Starts everything, fills, counts and ends; the machine may be busy.
+const DEMO: Duration = Duration::from_secs(240);
+
+#[test]
+fn a_demo_checks_its_numbers_and_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let (data, ready_file) = (path("data"), path("ready.json"));
+    let demo = |more: &[&str]| {
+        let mut arguments = vec!["demo", "--dir", &data, "--ready-file", &ready_file];
+        arguments.extend([
+            "--kafka-port",
+            "0",
+            "--clickhouse-port",
+            "0",
+            "--dashboard-port",
+            "0",
+        ]);
+        arguments.extend(["--history", "5m"]);
+        arguments.extend(more);
+        arguments.into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let (status, text) = run(&demo(&["--for", "2s"]));
+    assert!(status.success(), "{status}\n{text}");
+    assert!(text.contains("demo: checked: "), "{text}");
+    assert!(
+        !Path::new(&ready_file).exists(),
+        "nothing is ready any more"
+    );
+
+    // Interrupted while it is live, it ends in order, and well.
+    let log = dir.path().join("demo.log");
+    let mut role = Role::start("demo", &demo(&[]), &log);
+    wait_until("the charts are full", DEMO, || {
+        let said = std::fs::read_to_string(&log).unwrap_or_default();
+        assert!(role.is_running(), "the demo ended:\n{said}");
+        said.contains("the charts are full")
+    });
+    let ready = std::fs::read_to_string(&ready_file).expect("a ready file");
+    let ready: Json = serde_json::from_str(&ready).expect("JSON");
+    let pids = ["kafka", "clickhouse", "processor"].map(|part| ready["pids"][part].as_u64());
+    for pid in pids {
+        assert!(is_running(pid.expect("every part is up")));
+    }
+    assert!(role.stop().success());
+    wait_until("no part is left", CATCH_UP, || {
+        !pids.into_iter().flatten().any(is_running)
+    });
+    assert!(Path::new(&data).exists(), "a folder that was named stays");
+}
+
+/// A zombie has ended: it only waits to be counted by its parent.
+fn is_running(pid: u64) -> bool {
+    std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|command| !command.is_empty())
 }

@@ -5,9 +5,7 @@
 use std::sync::Arc;
 
 use super::random::Random;
-use crate::replay::traces::{
-    CLIENT_WINDOW_US, ClientWindow, Recording, Spread, Tokens, WINDOWS_A_DAY,
-};
+use crate::replay::traces::{CLIENT_WINDOW_US, ClientWindow, Recording, Spread, Tokens};
 
 /// A request at the front door.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,14 +52,14 @@ pub enum Arrivals {
 
 impl Arrivals {
     /// The next request, never before the one given last.
-    pub fn next(&mut self) -> Arrival {
+    pub fn take_next(&mut self) -> Arrival {
         match self {
             Self::Recorded(copies) => copies
                 .iter_mut()
                 .min_by_key(|copy| copy.upcoming.at_us)
                 .expect("a recording is played at least once")
-                .next(),
-            Self::Client(client) => client.next(),
+                .take_next(),
+            Self::Client(client) => client.take_next(),
         }
     }
 }
@@ -134,7 +132,7 @@ impl Playback {
         }
     }
 
-    fn next(&mut self) -> Arrival {
+    fn take_next(&mut self) -> Arrival {
         let next = self.draw();
         std::mem::replace(&mut self.upcoming, next)
     }
@@ -169,10 +167,14 @@ impl Wave {
     }
 }
 
-/// One client's day, again and again.
+/// A client that is silent for longer is silent for so long, so that one which asks for ten minutes a day can be watched:
+/// half an hour, in which its deployment is scaled to zero.
+const LONGEST_SILENCE: usize = 3;
+
+/// One client's day without its long silences, again and again.
 #[derive(Debug)]
 pub struct ClientPlayback {
-    windows: Arc<[ClientWindow]>,
+    windows: Vec<ClientWindow>,
     /// The traces with a row a request lend their token counts: a client's model has none.
     sizes: Arc<Recording>,
     tempo: Tempo,
@@ -186,13 +188,14 @@ pub struct ClientPlayback {
 
 impl ClientPlayback {
     pub fn new(
-        windows: Arc<[ClientWindow]>,
+        day: &[ClientWindow],
         sizes: Arc<Recording>,
         tempo: Tempo,
         seed: u64,
         start_us: i64,
     ) -> Self {
-        let phase_windows = Random::of(seed, "phase", 0).index(WINDOWS_A_DAY) as i64;
+        let windows = without_long_silences(day);
+        let phase_windows = Random::of(seed, "phase", 0).index(windows.len()) as i64;
         let mut playback = Self {
             windows,
             sizes,
@@ -207,7 +210,7 @@ impl ClientPlayback {
         playback
     }
 
-    fn next(&mut self) -> Arrival {
+    fn take_next(&mut self) -> Arrival {
         loop {
             if let Some(arrival) = self.ahead.pop() {
                 return arrival;
@@ -220,7 +223,7 @@ impl ClientPlayback {
     /// As many distances as there were requests and one more, stretched so that they fill the window: the count is the
     /// real one, the spread that of the client.
     fn draw_window(&mut self) {
-        let of_day = (self.window + self.phase_windows).rem_euclid(WINDOWS_A_DAY as i64);
+        let of_day = (self.window + self.phase_windows).rem_euclid(self.windows.len() as i64);
         let ClientWindow { n_requests, spread } = self.windows[of_day as usize];
         let day = self.tempo.anchor_us / DAY_US;
         let name = "window";
@@ -251,6 +254,22 @@ impl ClientPlayback {
     }
 }
 
+/// The windows of a day, of each silence at most [`LONGEST_SILENCE`].
+fn without_long_silences(day: &[ClientWindow]) -> Vec<ClientWindow> {
+    let mut silence = 0;
+    day.iter()
+        .copied()
+        .filter(|window| {
+            silence = if window.n_requests == 0 {
+                silence + 1
+            } else {
+                0
+            };
+            silence <= LONGEST_SILENCE
+        })
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -274,7 +293,7 @@ mod tests {
             Playback::new(recording, tempo, part(phase), 3, start_us)
         };
         let client = ClientPlayback::new(
-            Arc::clone(&traces.clients[35]),
+            &traces.clients[35],
             Arc::clone(&traces.code),
             tempo,
             3,
@@ -287,7 +306,7 @@ mod tests {
     }
 
     fn until(arrivals: &mut Arrivals, end_us: i64) -> Vec<Arrival> {
-        std::iter::from_fn(|| Some(arrivals.next()))
+        std::iter::from_fn(|| Some(arrivals.take_next()))
             .take_while(|arrival| arrival.at_us < end_us)
             .collect()
     }
@@ -310,12 +329,28 @@ mod tests {
     fn a_day_of_a_client_has_its_real_count() {
         let traces = Traces::load().expect("traces");
         let midnight = START - START.rem_euclid(DAY_US);
+        let n_windows = without_long_silences(&traces.clients[35]).len();
+        assert!((100..144).contains(&n_windows), "{n_windows}");
         for speed in [1.0, 4.0] {
             let [_, mut client] = arrivals(&traces, midnight, speed);
-            let found = until(&mut client, midnight + (24.0 / speed) as i64 * HOUR).len();
+            let day_us = (n_windows as i64 * CLIENT_WINDOW_US) as f64 / speed;
+            let found = until(&mut client, midnight + day_us as i64).len();
             let expected: usize = traces.clients[35].iter().map(|w| w.n_requests).sum();
             assert_eq!(found, expected);
         }
+    }
+
+    #[test]
+    fn only_silences_are_shortened() {
+        let day = |counts: &[usize]| -> Vec<ClientWindow> {
+            let window = |&n_requests| ClientWindow {
+                n_requests,
+                spread: Spread::Poisson,
+            };
+            counts.iter().map(window).collect()
+        };
+        let shortened = without_long_silences(&day(&[5, 0, 0, 7, 0, 0, 0, 0, 0, 9, 9, 0]));
+        assert_eq!(shortened, day(&[5, 0, 0, 7, 0, 0, 0, 9, 9, 0]));
     }
 
     #[test]

@@ -3,25 +3,18 @@
 //!
 //! Every request that arrived is in exactly one place: waiting, running, or counted in [`Counts`] by how it ended.
 
+mod lifecycle;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 
 use super::arrivals::{Arrival, Arrivals};
-use super::autoscaler::{Autoscaler, DECIDE_EVERY_US, Seen};
-use super::profile::{Profile, SECOND};
+use super::autoscaler::{Autoscaler, DECIDE_EVERY_US};
+use super::profile::Profile;
 use super::random::Random;
 use super::replica::{Listener, Replica};
 use super::request::{End, Fate, Place, Request, event};
 use crate::core::event::{Outcome, ReplicaState};
-
-/// Between two samples of a replica.
-pub const SAMPLE_EVERY_US: i64 = 5 * SECOND;
-
-/// A replica that stops lets its requests finish; how often it looks whether they have.
-const DRAIN_LOOK_US: i64 = 10 * SECOND;
-
-/// The spread of the times to find a machine and to load a model, of their logarithm.
-const START_SPREAD: f64 = 0.3;
 
 /// How long a replica that was there at the beginning is said to have loaded.
 const FORMER_LOAD_US: u64 = 30_000_000;
@@ -81,7 +74,7 @@ impl Deployment {
         start_us: i64,
     ) -> Self {
         let random = Random::of(seed, &profile.id, start_us);
-        let upcoming = arrivals.next();
+        let upcoming = arrivals.take_next();
         let mut deployment = Self {
             profile,
             random,
@@ -99,6 +92,10 @@ impl Deployment {
             last_arrival_us: start_us,
             counts: Counts::default(),
         };
+        if deployment.profile.scaling.initial == 0 {
+            // nobody has asked for long
+            deployment.last_arrival_us = start_us - deployment.profile.scaling.idle_us - 1;
+        }
         for _ in 0..deployment.profile.scaling.initial {
             let number = deployment.add_replica(start_us);
             let replica = deployment.replica(number);
@@ -143,7 +140,7 @@ impl Deployment {
                 break;
             }
             if arrives <= due {
-                let next = self.arrivals.next();
+                let next = self.arrivals.take_next();
                 let arrival = std::mem::replace(&mut self.upcoming, next);
                 self.arrive(arrival, out);
             } else if let Some(Reverse((at, _, due))) = self.timeline.pop() {
@@ -190,8 +187,6 @@ impl Deployment {
             Due::Decide => self.decide(now),
         }
     }
-
-    // ── requests ──
 
     fn arrive(&mut self, arrival: Arrival, out: &mut impl Listener) {
         let now = arrival.at_us;
@@ -314,155 +309,7 @@ impl Deployment {
             .min_by_key(|(_, replica)| rank(replica))
             .map(|(&number, _)| number)
     }
-
-    // ── replicas ──
-
-    fn replica(&mut self, number: u32) -> &mut Replica {
-        self.replicas.get_mut(&number).expect("it was just added")
-    }
-
-    fn add_replica(&mut self, now: i64) -> u32 {
-        let number = self.n_replicas_ever;
-        self.n_replicas_ever += 1;
-        let replica = Replica::new(&self.profile, &mut self.random, now);
-        self.replicas.insert(number, replica);
-        self.schedule(now + SAMPLE_EVERY_US, Due::Sample(number));
-        number
-    }
-
-    /// A new replica: it waits for a machine, then loads the model.
-    fn start_replica(&mut self, now: i64) -> u32 {
-        let number = self.add_replica(now);
-        let wait = self
-            .random
-            .log_normal(self.profile.scaling.place_us, START_SPREAD);
-        self.schedule(now + wait as i64, Due::Placed(number, 0));
-        number
-    }
-
-    fn load(&mut self, number: u32, boot: u32, now: i64) {
-        let of_boot = |r: &&mut Replica| r.boot == boot && r.is_staying();
-        let Some(replica) = self.replicas.get_mut(&number).filter(of_boot) else {
-            return;
-        };
-        replica.begin_loading(now);
-        self.schedule_load(number, boot, now);
-    }
-
-    fn schedule_load(&mut self, number: u32, boot: u32, now: i64) {
-        let load = self
-            .random
-            .log_normal(self.profile.scaling.load_us, START_SPREAD);
-        self.schedule(now + load as i64, Due::Loaded(number, boot));
-    }
-
-    fn serve(&mut self, number: u32, boot: u32, now: i64) {
-        let of_boot = |r: &&mut Replica| r.boot == boot && r.is_staying();
-        let Some(replica) = self.replicas.get_mut(&number).filter(of_boot) else {
-            return;
-        };
-        replica.begin_serving(now);
-        if boot == 0 {
-            self.schedule_restart(number, now);
-        }
-        self.dispatch(now);
-    }
-
-    fn schedule_restart(&mut self, number: u32, now: i64) {
-        let after = self
-            .random
-            .exponential(self.profile.failures.restart_every_us);
-        self.schedule(now + after as i64, Due::Restart(number));
-    }
-
-    /// The model server ends with all that runs in it, and loads again: a crash, or a live reload.
-    fn restart(&mut self, number: u32, now: i64, out: &mut impl Listener) {
-        let Some(replica) = self.replicas.get(&number) else {
-            return;
-        };
-        if replica.state == ReplicaState::Stopping {
-            return;
-        }
-        if replica.state == ReplicaState::Active {
-            let mut lost: Vec<u64> = self
-                .requests
-                .iter()
-                .filter(|(_, request)| request.is_in(number))
-                .map(|(&key, _)| key)
-                .collect();
-            // the map has no order, and the model must have one
-            lost.sort_unstable();
-            // it takes no new ones while the old ones end
-            self.replica(number).begin_loading(now);
-            for key in lost {
-                self.end(key, End::Aborted, now, out);
-            }
-            let replica = self.replicas.get_mut(&number).expect("it is still there");
-            replica.reboot(&self.profile, &mut self.random, now, out);
-            let boot = replica.boot;
-            self.schedule_load(number, boot, now);
-        }
-        self.schedule_restart(number, now);
-    }
-
-    fn sample(&mut self, number: u32, now: i64, out: &mut impl Listener) {
-        let oldest = self
-            .requests
-            .values()
-            .filter(|request| request.is_in(number))
-            .map(|request| (now - request.arrived_us).unsigned_abs())
-            .max();
-        if let Some(replica) = self.replicas.get_mut(&number) {
-            replica.send_sample(&self.profile, &mut self.random, (now, oldest), out);
-            self.schedule(now + SAMPLE_EVERY_US, Due::Sample(number));
-        }
-    }
-
-    fn remove_if_drained(&mut self, number: u32, now: i64, out: &mut impl Listener) {
-        let Some(replica) = self.replicas.get_mut(&number) else {
-            return;
-        };
-        if replica.n_running > 0 {
-            return self.schedule(now + DRAIN_LOOK_US, Due::Drained(number));
-        }
-        replica.send_batch(&self.profile, out);
-        replica.send_sample(&self.profile, &mut self.random, (now, None), out);
-        self.replicas.remove(&number);
-    }
-
-    fn decide(&mut self, now: i64) {
-        let n_replicas = self.replicas.values().filter(|r| r.is_staying()).count();
-        let seen = Seen {
-            at_us: now,
-            n_requests: self.requests.len(),
-            n_replicas,
-            concurrency: self.profile.serving.concurrency,
-            idle_us: now - self.last_arrival_us,
-        };
-        let wanted = self.autoscaler.decide(&self.profile.scaling, seen);
-        for _ in n_replicas..wanted {
-            self.start_replica(now);
-        }
-        for _ in wanted..n_replicas {
-            self.stop_one(now);
-        }
-        self.schedule(now + DECIDE_EVERY_US, Due::Decide);
-    }
-
-    /// Those go first that serve nobody yet, then the one with the fewest requests.
-    fn stop_one(&mut self, now: i64) {
-        let chosen = self
-            .replicas
-            .iter_mut()
-            .filter(|(_, replica)| replica.is_staying())
-            .min_by_key(|(_, r)| (r.state == ReplicaState::Active, r.n_running));
-        if let Some((&number, replica)) = chosen {
-            replica.state = ReplicaState::Stopping;
-            self.schedule(now + DRAIN_LOOK_US, Due::Drained(number));
-        }
-    }
 }
 
 #[cfg(test)]
-#[path = "deployment_tests.rs"]
 mod tests;
