@@ -13,9 +13,8 @@ use rdkafka_sys as sys;
 
 use super::member::topic_of;
 use crate::config::{KafkaArgs, TopicArgs};
-use crate::core::partition::Source;
 use crate::core::recovery::Log;
-use crate::core::table::Stream;
+use crate::core::table::{Source, Stream};
 
 /// How long one question may take. A broker that is up answers in milliseconds.
 const TIMEOUT: Duration = Duration::from_secs(5);

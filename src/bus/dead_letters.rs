@@ -13,7 +13,7 @@ use rdkafka::types::RDKafkaErrorCode;
 
 use super::member::topic_of;
 use crate::config::{KafkaArgs, TopicArgs};
-use crate::core::partition::Source;
+use crate::core::table::Source;
 
 /// How long a dead letter may wait for room in the producer's queue before it counts as failed and is sent again.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);

@@ -15,8 +15,7 @@ use rdkafka::types::RDKafkaErrorCode;
 use rdkafka_sys as sys;
 
 use crate::config::{KafkaArgs, TopicArgs};
-use crate::core::partition::Source;
-use crate::core::table::Stream;
+use crate::core::table::{Source, Stream};
 
 /// Messages that one call hands over at most.
 const BATCH: usize = 4096;

@@ -18,8 +18,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tokio::sync::mpsc;
 
 use crate::config::{KafkaArgs, TopicArgs};
-use crate::core::partition::Source;
-use crate::core::table::Stream;
+use crate::core::table::{Source, Stream};
 
 /// How long the group waits for a member that says nothing, in ms.
 const SESSION_TIMEOUT_MS: &str = "10000";

@@ -1,8 +1,10 @@
 //! What the numbers are: events, windows, sketches, rollups and their merge laws. No clock, no I/O.
 //!
 //! A message becomes [`event`]s; a [`partition`] folds them into windows and knows which of its tables has covered
-//! which offsets; a flush hands out [`table`] deltas; [`ledger`] says what an answer of the store means and
+//! which offsets; a flush hands out [`delta`]s; [`ledger`] says what an answer of the store means and
 //! [`recovery`] where to begin.
+pub mod delta;
+pub mod deployment;
 pub mod event;
 pub mod ids;
 pub mod ledger;

@@ -8,16 +8,15 @@
 
 use std::sync::Arc;
 
+use super::delta::{Delta, Flush, FlushKind, Rows};
+use super::deployment::{DeploymentRow, Facts, Seen};
 use super::event::{BatchHead, GpuReading, ReplicaSample, RequestEvent};
-use super::ids::{IdLimits, Ids};
+use super::ids::IdLimits;
 use super::ledger::LedgerCounts;
-use super::level::Open;
 use super::recovery::Recovery;
-use super::replica_fold::{Facts, ReplicaFold};
-use super::replica_window::ReplicaWindow;
-use super::request_fold::{RequestFold, Seen, second_of};
-use super::request_window::{ReplicaRequestWindow, RequestWindow};
-use super::table::{Stream, Table, TableSet, Tier};
+use super::replica_fold::ReplicaFold;
+use super::request_fold::{RequestFold, second_of};
+use super::table::{Source, Stream, Table, TableSet, Tier};
 
 /// How far before the broker's append time an event may lie.
 pub const ACCEPT_BACK_US: i64 = 48 * 3600 * 1_000_000;
@@ -33,13 +32,6 @@ pub const MAX_RANGE_BYTES: usize = 64 << 20;
 
 /// Events that wait to be recorded; enough for their cache misses to overlap, few enough to stay in the cache.
 const MAX_PENDING_EVENTS: usize = 2048;
-
-/// Which partition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Source {
-    pub stream: Stream,
-    pub partition: i32,
-}
 
 /// What to do before a message is folded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,58 +65,6 @@ impl Untimely {
         self.late.clear();
         self.early.clear();
     }
-}
-
-/// How much of the open windows a flush takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum FlushKind {
-    /// The 10 s table.
-    Fine,
-    /// Every table.
-    Full,
-}
-
-/// Rows of one table, still where they were folded: what is borrowed here is cleared behind the flush.
-pub enum Rows<'a> {
-    Requests(Windows<'a, RequestWindow>),
-    ReplicaRequests(Windows<'a, ReplicaRequestWindow>),
-    Replicas(Windows<'a, ReplicaWindow>),
-}
-
-/// Windows with data, and the ids that their owners' numbers stand for.
-pub struct Windows<'a, W> {
-    pub open: &'a mut [Open<W>],
-    pub ids: &'a Ids,
-}
-
-/// What one table lacks: the rows of the messages `[from, to)` of one partition.
-pub struct Delta<'a> {
-    pub table: Table,
-    pub from: u64,
-    pub to: u64,
-    /// Leader epoch at `to`; −1 where unknown.
-    pub epoch: i32,
-    /// The broker's append time of the first message of the range, in ms; none where it has no message.
-    pub append_ms: Option<i64>,
-    pub counts: LedgerCounts,
-    pub rows: Rows<'a>,
-}
-
-/// A row of the `deployments` table.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeploymentRow {
-    pub id: Arc<str>,
-    pub facts: Facts,
-    pub seen: Seen,
-}
-
-/// What a flush takes out of a partition beside its deltas.
-pub struct Flush {
-    pub source: Source,
-    pub generation: u64,
-    /// The next offset to be folded: what may be committed once everything is stored.
-    pub position: u64,
-    pub deployments: Vec<DeploymentRow>,
 }
 
 enum Fold {

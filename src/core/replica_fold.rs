@@ -6,51 +6,18 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::delta::{FlushKind, Rows, Windows};
+use super::deployment::{Facts, Seen};
 use super::event::{GpuReading, ReplicaSample};
 use super::ids::{IdLimits, Ids};
 use super::level::Level;
-use super::partition::{FlushKind, Rows, Windows};
 use super::replica_window::{ReplicaWindow, SampleValues};
-use super::request_fold::{Seen, second_of};
+use super::request_fold::second_of;
 use super::table::{Table, TableSet, Tier};
 
 /// Different facts of one deployment that are kept between two flushes. A promotion is two; more is a producer that
 /// makes them up, whose further ones are left out of `deployments` (its samples count all the same).
 pub const MAX_FACTS_PER_DEPLOYMENT: usize = 8;
-
-/// What a deployment says of itself, for the dropdowns.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub struct Facts {
-    pub deployment_name: String,
-    pub model_id: String,
-    pub model_name: String,
-    pub environment: String,
-    /// `production`, `development`, or empty where only requests were seen.
-    pub kind: &'static str,
-    pub instance_type: String,
-}
-
-impl Facts {
-    fn is_of(&self, sample: &ReplicaSample<'_>) -> bool {
-        self.deployment_name == sample.deployment_name
-            && self.model_id == sample.model_id
-            && self.model_name == sample.model_name
-            && self.environment == sample.environment
-            && self.kind == sample.kind.symbol()
-            && self.instance_type == sample.instance_type
-    }
-
-    fn of(sample: &ReplicaSample<'_>) -> Self {
-        Self {
-            deployment_name: sample.deployment_name.to_owned(),
-            model_id: sample.model_id.to_owned(),
-            model_name: sample.model_name.to_owned(),
-            environment: sample.environment.to_owned(),
-            kind: sample.kind.symbol(),
-            instance_type: sample.instance_type.to_owned(),
-        }
-    }
-}
 
 struct Known {
     facts: Facts,

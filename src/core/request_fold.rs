@@ -5,23 +5,17 @@
 
 use std::sync::Arc;
 
+use super::delta::{FlushKind, Rows, Windows};
+use super::deployment::Seen;
 use super::event::RequestEvent;
 use super::ids::{IdLimits, Ids, Place};
 use super::level::Level;
-use super::partition::{FlushKind, Rows, Windows};
 use super::request_window::{ReplicaRequestWindow, RequestWindow};
 use super::sketch::{KeyTable, key_table};
 use super::table::{Table, TableSet, Tier};
 
 /// How far ahead of the fold a window is loaded: the time of about eight events hides one miss.
 const PREFETCH_AHEAD: usize = 8;
-
-/// First and last second in which something was seen of a deployment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Seen {
-    pub first: u32,
-    pub last: u32,
-}
 
 /// When each deployment was seen since the last full flush, and which of that the `deployments` table was not told.
 #[derive(Default)]

@@ -25,6 +25,13 @@ impl Stream {
     }
 }
 
+/// Which partition of which topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Source {
+    pub stream: Stream,
+    pub partition: i32,
+}
+
 /// The length of a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Tier {

@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::ProcessorArgs;
 use super::engine::{Engine, Work};
+use super::protocol::Report;
 use super::status::Status;
-use super::worker::Report;
 use crate::bus::avro::SchemaRegistry;
 use crate::bus::member::{Membership, REVOKE_DEADLINE};
 use crate::config::StoreAddress;

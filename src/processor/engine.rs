@@ -11,8 +11,9 @@ use anyhow::{Context, anyhow};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::protocol::{Command, Report, WorkerFlush, WorkerSetup};
 use super::status::Status;
-use super::worker::{Command, Report, Worker, WorkerFlush, WorkerSetup};
+use super::worker::Worker;
 use super::writer::Writer;
 use super::{ProcessorArgs, cores};
 use crate::bus::avro::SchemaRegistry;
@@ -20,7 +21,8 @@ use crate::bus::broker::Broker;
 use crate::bus::dead_letters::{DeadLetter, DeadLetters};
 use crate::bus::member::{Member, Membership, topic_of};
 use crate::config::{StoreAddress, TopicArgs};
-use crate::core::partition::{FlushKind, Source};
+use crate::core::delta::FlushKind;
+use crate::core::table::Source;
 
 /// What librdkafka may fetch ahead, all workers together, in KiB; with fewer, the batch call runs dry between fetches.
 /// A worker's least holds a few of the largest messages.

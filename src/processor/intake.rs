@@ -6,17 +6,18 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
+use super::protocol::{Assignment, EncodedFlush, Report, WorkerFlush, WorkerSetup};
 use super::status::Status;
-use super::worker::{Assignment, EncodedFlush, Report, WorkerFlush, WorkerSetup};
 use crate::bus::avro::{DecodeError, SchemaRegistry, decode_batch, decode_sample};
 use crate::bus::dead_letters::DeadLetter;
 use crate::bus::fetch::{Batch, FetchError, Message};
 use crate::clock;
+use crate::core::delta::{Flush, FlushKind};
 use crate::core::event::{GpuReading, RequestEvent};
 use crate::core::ids::IdLimits;
 use crate::core::ledger::LedgerCounts;
-use crate::core::partition::{Flush, FlushKind, Partition, Source, Step, Timeliness, Untimely};
-use crate::core::table::Stream;
+use crate::core::partition::{Partition, Step, Timeliness, Untimely};
+use crate::core::table::{Source, Stream};
 use crate::store::rows::encode_delta;
 
 /// Messages between two looks at the process's memory of windows, within a fetch.

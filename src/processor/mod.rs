@@ -18,6 +18,7 @@ pub mod engine;
 pub mod http;
 pub mod intake;
 pub mod memory;
+pub mod protocol;
 pub mod status;
 pub mod worker;
 pub mod writer;

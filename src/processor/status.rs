@@ -15,8 +15,7 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::bus::member::topic_of;
 use crate::config::TopicArgs;
 use crate::core::ledger::LedgerCounts;
-use crate::core::partition::Source;
-use crate::core::table::{Stream, Table};
+use crate::core::table::{Source, Stream, Table};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PartitionLabels {

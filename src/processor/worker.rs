@@ -3,26 +3,19 @@
 //! It reads, decodes and folds until somebody wants a flush. Where a limit or a cut asks for one, it asks the conductor
 //! and stops reading until the flush has taken its windows: it never drops, it waits.
 
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rdkafka::error::KafkaError;
-use tokio::sync::{mpsc, oneshot};
 
 use super::cores;
 use super::intake::Intake;
-use super::status::Status;
-use crate::bus::avro::SchemaRegistry;
-use crate::bus::dead_letters::DeadLetter;
+use super::protocol::{Command, Report, WorkerSetup};
 use crate::bus::fetch::{Batch, Fetcher, Start};
 use crate::clock;
-use crate::config::KafkaArgs;
-use crate::core::ids::IdLimits;
-use crate::core::partition::{DeploymentRow, FlushKind, Source};
-use crate::core::recovery::Recovery;
-use crate::store::rows::EncodedDelta;
+use crate::core::delta::FlushKind;
+use crate::core::table::Source;
 
 /// Commands that may wait for a worker: the conductor sends one and waits for its answer, and a few assignments.
 const COMMAND_QUEUE: usize = 64;
@@ -33,82 +26,10 @@ const FETCH_TIMEOUT_MS: i32 = 50;
 /// How often a worker tells its gauges.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A partition to be read from now on.
-pub struct Assignment {
-    pub source: Source,
-    pub generation: u64,
-    pub recovery: Recovery,
-    /// `<topic>/<topic id>`: what the partition's ledger rows are filed under.
-    pub ledger: Arc<str>,
-    /// The log's end at the assignment: what is before it is catching up.
-    pub log_end: u64,
-}
-
-/// What the conductor wants.
-pub enum Command {
-    Assign(Vec<Assignment>),
-    /// Forget these partitions and their windows.
-    Drop(Vec<Source>),
-    DropAll,
-    Flush(FlushKind, oneshot::Sender<WorkerFlush>),
-}
-
-/// What a worker took out for a flush.
-pub struct WorkerFlush {
-    pub flushes: Vec<EncodedFlush>,
-    pub dead_letters: Vec<DeadLetter>,
-}
-
-/// What a flush took out of one partition, ready to be sent.
-pub struct EncodedFlush {
-    pub source: Source,
-    pub generation: u64,
-    /// The next offset to be folded.
-    pub position: u64,
-    pub deltas: Vec<EncodedDelta>,
-    pub deployments: Vec<DeploymentRow>,
-}
-
-/// What a worker tells the conductor unasked.
-pub enum Report {
-    /// The worker waits until its windows are taken. `seen` flushes of this kind it had obeyed before.
-    FlushWanted { kind: FlushKind, seen: u64 },
-    /// A partition that was behind has reached what was the log's end: its coarse tables should not lag a minute more.
-    CaughtUp,
-    /// Kafka does not give this partition's messages any more.
-    Failed {
-        source: Source,
-        generation: u64,
-        reason: String,
-    },
-    /// The worker's thread has ended.
-    Ended(String),
-}
-
 /// A handle on a worker's thread. The thread ends when the handle is dropped.
 pub struct Worker {
     commands: SyncSender<Command>,
     _thread: JoinHandle<()>,
-}
-
-/// What a worker is made with.
-#[derive(Clone)]
-pub struct WorkerSetup {
-    pub kafka: KafkaArgs,
-    pub group: String,
-    pub registry: Arc<SchemaRegistry>,
-    pub request_limits: IdLimits,
-    pub replica_limits: IdLimits,
-    /// This worker's share of the process's dead letters a second.
-    pub dead_letters_per_second: u32,
-    pub status: Arc<Status>,
-    pub reports: mpsc::Sender<Report>,
-    /// This worker's share of the process's memory of windows, in bytes.
-    pub window_memory: usize,
-    /// This worker's share of what librdkafka may fetch ahead, in KiB.
-    pub fetch_ahead_kib: usize,
-    /// The core to run on, with librdkafka's threads.
-    pub core: Option<usize>,
 }
 
 impl Worker {

@@ -9,14 +9,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::backoff::Backoff;
+use super::protocol::EncodedFlush;
 use super::status::{InsertResult, Status};
-use super::worker::EncodedFlush;
 use crate::clock;
 use crate::config::StoreAddress;
+use crate::core::deployment::DeploymentRow;
 use crate::core::ledger::{Fate, Ledger, fate_of, fate_of_heartbeat, ingest_day};
-use crate::core::partition::{DeploymentRow, MAX_RANGE_BYTES, MAX_RANGE_ROWS, Source};
+use crate::core::partition::{MAX_RANGE_BYTES, MAX_RANGE_ROWS};
 use crate::core::recovery::Recovery;
-use crate::core::table::{Stream, Table};
+use crate::core::table::{Source, Stream, Table};
 use crate::store::columns::columns;
 use crate::store::deadline::StoreError;
 use crate::store::insert::{Expected, Insert, InsertError, Pins, send};

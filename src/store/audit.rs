@@ -10,8 +10,7 @@ use std::process::ExitCode;
 use crate::bus::broker::Broker;
 use crate::bus::member::topic_of;
 use crate::config::{KafkaArgs, KafkaOption, StoreArgs, TopicArgs};
-use crate::core::partition::Source;
-use crate::core::table::{Stream, Table};
+use crate::core::table::{Source, Stream, Table};
 use crate::store::migrate;
 
 #[derive(Debug, Clone, clap::Args)]

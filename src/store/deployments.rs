@@ -1,7 +1,7 @@
 //! The `deployments` table: what the dropdowns offer.
 
 use super::deadline::{StoreError, answer};
-use crate::core::partition::DeploymentRow;
+use crate::core::deployment::DeploymentRow;
 
 #[derive(clickhouse::Row, serde::Serialize)]
 struct DeploymentRecord<'a> {

@@ -2,8 +2,8 @@
 
 use super::columns::{columns, has_status_codes, is_by_replica};
 use super::native::{Chunk, Columns, RowWriter};
+use crate::core::delta::{Delta, Rows, Windows};
 use crate::core::event::{Outcome, StatusClass};
-use crate::core::partition::{Delta, Rows, Windows};
 use crate::core::replica_window::{ReadingKind, ReplicaWindow};
 use crate::core::request_window::{ReplicaRequestWindow, RequestCounts, RequestWindow};
 use crate::core::sketch::Sketch;

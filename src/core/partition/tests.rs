@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::core::delta::Windows;
 use crate::core::event::{OptionalMicros, Outcome, Status};
 use crate::core::ids::IdLimits;
 use crate::core::ledger::Ledger;

@@ -11,10 +11,9 @@ use super::Engine;
 use crate::bus::broker::BrokerError;
 use crate::bus::member::topic_of;
 use crate::core::ledger::Ledger;
-use crate::core::partition::Source;
 use crate::core::recovery::{Log, Recovery, recover};
-use crate::core::table::{Stream, Table};
-use crate::processor::worker::{Assignment, Command};
+use crate::core::table::{Source, Stream, Table};
+use crate::processor::protocol::{Assignment, Command};
 
 /// How long ledgers and logs are asked for after an assignment before the process ends and leaves it to another.
 const RECOVERY_PATIENCE: Duration = Duration::from_secs(60);
