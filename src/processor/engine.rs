@@ -195,7 +195,7 @@ impl Engine {
         if kind == FlushKind::Full {
             to_begin_again.extend(self.writer.keep_ledgers_young().await?);
             to_begin_again.extend(self.of_topics_made_anew().await);
-            to_begin_again.append(&mut self.stopped_by_kafka);
+            to_begin_again.extend(self.take_answering().await);
         }
         self.begin_again(to_begin_again).await
     }

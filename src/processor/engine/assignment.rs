@@ -196,6 +196,22 @@ impl Engine {
         sources
     }
 
+    /// Partitions that had stopped for what Kafka said, and of which it now answers. The others stay stopped: an assignment
+    /// would wait for them, and end the process.
+    pub(super) async fn take_answering(&mut self) -> Vec<Source> {
+        let mut answering = Vec::new();
+        for source in std::mem::take(&mut self.stopped_by_kafka) {
+            match self.ask_broker(source.stream, &[source.partition]).await {
+                Ok(_) => answering.push(source),
+                Err(error) => {
+                    tracing::debug!(?source, error = format!("{error:#}"), "still stopped");
+                    self.stopped_by_kafka.push(source);
+                }
+            }
+        }
+        answering
+    }
+
     /// What a stream's ledger rows are filed under.
     fn ledger_of(&self, stream: Stream, topic_id: &str) -> String {
         format!("{}/{topic_id}", topic_of(&self.topics, stream))
