@@ -1,4 +1,5 @@
-//! The demo's folder: one that was named and stays, or a fresh one that goes with the demo.
+//! The demo's folder: one that was named and stays, or a fresh one that goes with a demo that went well. What went wrong is in
+//! its logs, so that it never goes with a demo that did not.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -39,11 +40,19 @@ impl Folder {
         &self.path
     }
 
-    /// Removes it if it is a fresh one. Every process that used it must have ended.
+    /// Ends its use: a fresh one is removed after success, and any other is named where something went wrong. Every process
+    /// that used it must have ended.
     ///
     /// # Errors
     /// When it cannot be removed.
-    pub fn close(self) -> anyhow::Result<()> {
+    pub fn close(self, is_success: bool) -> anyhow::Result<()> {
+        if !is_success {
+            eprintln!(
+                "demo: its data and logs are left in {}",
+                self.path.display()
+            );
+            return Ok(());
+        }
         if !self.is_fresh {
             return Ok(());
         }
@@ -76,16 +85,26 @@ mod tests {
         assert_ne!(first.path(), second.path());
         let path = first.path().to_owned();
         fs::write(path.join("file"), "of the demo").expect("written");
-        first.close().expect("removed");
-        second.close().expect("removed");
+        first.close(true).expect("removed");
+        second.close(true).expect("removed");
         assert!(!path.exists());
 
         let parent = tempfile::tempdir().expect("a temporary folder");
         let named = parent.path().join("kept");
         Folder::open(Some(&named))
             .expect("made")
-            .close()
+            .close(true)
             .expect("left");
         assert!(named.exists());
+    }
+
+    #[test]
+    fn a_fresh_one_of_a_demo_that_failed_stays() {
+        let folder = Folder::open(None).expect("a folder");
+        let path = folder.path().to_owned();
+        fs::write(path.join("file"), "of the demo").expect("written");
+        folder.close(false).expect("left");
+        assert!(path.join("file").exists());
+        fs::remove_dir_all(&path).expect("removed by the test");
     }
 }
