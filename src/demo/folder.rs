@@ -6,10 +6,18 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
-
 /// Names that are tried for a fresh folder: another demo of the same process id may have left one behind.
 const N_NAMES: u32 = 100;
+
+#[derive(Debug, thiserror::Error)]
+pub enum FolderError {
+    #[error("a fresh folder for the demo cannot be made")]
+    Fresh(#[source] io::Error),
+    #[error("the folder {path} cannot be made", path = .path.display())]
+    Named { path: PathBuf, source: io::Error },
+    #[error("the folder {path} cannot be removed", path = .path.display())]
+    Remove { path: PathBuf, source: io::Error },
+}
 
 #[derive(Debug)]
 pub struct Folder {
@@ -20,20 +28,27 @@ pub struct Folder {
 impl Folder {
     /// # Errors
     /// When it cannot be made.
-    pub fn open(named: Option<&Path>) -> anyhow::Result<Self> {
+    pub fn open(named: Option<&Path>) -> Result<Self, FolderError> {
         let Some(named) = named else {
             return Ok(Self {
-                path: fresh().context("a fresh folder for the demo cannot be made")?,
+                path: fresh().map_err(FolderError::Fresh)?,
                 is_fresh: true,
             });
         };
-        let path = std::path::absolute(named).context("--dir")?;
-        fs::create_dir_all(&path)
-            .with_context(|| format!("the folder {} cannot be made", path.display()))?;
-        Ok(Self {
-            path,
-            is_fresh: false,
-        })
+        let made = std::path::absolute(named).and_then(|path| {
+            fs::create_dir_all(&path)?;
+            Ok(path)
+        });
+        match made {
+            Ok(path) => Ok(Self {
+                path,
+                is_fresh: false,
+            }),
+            Err(source) => Err(FolderError::Named {
+                path: named.to_owned(),
+                source,
+            }),
+        }
     }
 
     pub fn path(&self) -> &Path {
@@ -45,7 +60,7 @@ impl Folder {
     ///
     /// # Errors
     /// When it cannot be removed.
-    pub fn close(self, is_success: bool) -> anyhow::Result<()> {
+    pub fn close(self, is_success: bool) -> Result<(), FolderError> {
         if !is_success {
             eprintln!(
                 "demo: its data and logs are left in {}",
@@ -56,8 +71,10 @@ impl Folder {
         if !self.is_fresh {
             return Ok(());
         }
-        fs::remove_dir_all(&self.path)
-            .with_context(|| format!("the folder {} cannot be removed", self.path.display()))
+        fs::remove_dir_all(&self.path).map_err(|source| FolderError::Remove {
+            path: self.path,
+            source,
+        })
     }
 }
 

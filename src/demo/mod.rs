@@ -87,7 +87,7 @@ pub async fn run(args: DemoArgs, shutdown: CancellationToken) -> anyhow::Result<
     let outcome = run_in(folder.path(), args, &shutdown).await;
     let is_success = matches!(outcome, Ok(code) if code == ExitCode::SUCCESS);
     let closed = folder.close(is_success);
-    first_reason(outcome, closed)
+    first_reason(outcome, closed.map_err(Into::into))
 }
 
 /// What the demo came to, else why its end failed. The first reason is what a person needs; a later one is often its consequence
@@ -141,10 +141,10 @@ async fn run_in(
     };
     let outcome = tokio::select! {
         outcome = demo.show(shutdown) => outcome,
-        ended = up.ended() => Err(ended),
+        ended = up.ended() => Err(ended.into()),
     };
     println!("demo: stopping");
-    first_reason(outcome, up.stop().await)
+    first_reason(outcome, up.stop().await.map_err(Into::into))
 }
 
 struct Demo {
@@ -221,7 +221,7 @@ impl Demo {
     async fn begin_check(&self, addresses: &Addresses) -> anyhow::Result<Check> {
         let check = Check::new(&addresses.kafka, &addresses.clickhouse, self.began_us)?;
         check.wait_until_counted(COUNT_DEADLINE).await?;
-        check.with_baseline().await
+        Ok(check.with_baseline().await?)
     }
 
     fn progress_file(&self) -> PathBuf {
@@ -248,9 +248,9 @@ impl Demo {
         tokio::select! {
             full = full => full?,
             // a short one may be over before the charts are full
-            ended = replay.succeeded() => return ended,
+            ended = replay.succeeded() => return Ok(ended?),
         }
-        replay.succeeded().await
+        Ok(replay.succeeded().await?)
     }
 
     async fn until_live(&self) -> anyhow::Result<()> {
@@ -314,7 +314,7 @@ impl Demo {
             .children
             .run("audit", audit_arguments(addresses))
             .await?;
-        let audited = audit.succeeded().await;
+        let audited = audit.succeeded().await.map_err(anyhow::Error::from);
         if let Err(error) = &audited {
             println!("demo: WRONG: {error:#}");
         }
