@@ -10,8 +10,11 @@ PARTS := deploy/local/parts
 VENV := $(PARTS)/venv
 REQUIREMENTS := tests/integration/python/requirements.txt
 PAGE := tests/page
+BUILT := $(or $(CARGO_TARGET_DIR),target)
+# the demo's binary; its test takes the one that the other tests were built with
+PROGRAM = $(BUILT)/release/modelmeter
 
-.PHONY: help prerequisites local-parts build demo fmt lint test test-page clean
+.PHONY: help prerequisites local-parts build demo fmt lint test test-page test-demo clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -26,8 +29,10 @@ build: prerequisites ## build the binary, optimised: target/release/modelmeter
 	cargo build --release --locked
 
 demo: build local-parts ## all of it with real load on it, to look at; DEMO_DIR keeps the data, DEMO_FOR=90s ends it and checks the numbers
-	@exec target/release/modelmeter demo --parts $(PARTS) $(if $(DEMO_DIR),--dir '$(DEMO_DIR)') $(if $(DEMO_FOR),--for '$(DEMO_FOR)') \
-	    $(if $(READY_FILE),--ready-file '$(READY_FILE)') $(DEMO_FLAGS)
+	@$(RUN_DEMO)
+
+RUN_DEMO = exec $(PROGRAM) demo --parts $(PARTS) $(if $(DEMO_DIR),--dir '$(DEMO_DIR)') $(if $(DEMO_FOR),--for '$(DEMO_FOR)') \
+    $(if $(READY_FILE),--ready-file '$(READY_FILE)') $(DEMO_FLAGS)
 
 fmt: ## format the code
 	cargo fmt
@@ -36,14 +41,24 @@ lint: prerequisites ## check the formatting, and clippy without a warning
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 
-test: local-parts $(VENV)/.made lint ## lint, then unit, property, integration and page tests on the real parts
+test: local-parts $(VENV)/.made lint ## lint, then unit, property, integration and page tests on the real parts, and a demo
 	cargo test --locked
 	@$(MAKE) --no-print-directory test-page
+	@$(MAKE) --no-print-directory test-demo
 
 test-page: local-parts $(PAGE)/node_modules/.made ## the page in a browser, on the real engine; as root, install chromium where it is missing
 	@$(PAGE)/browser
 	cargo build --locked
 	cd $(PAGE) && node_modules/.bin/playwright test
+
+test-demo: PROGRAM = $(BUILT)/debug/modelmeter
+test-demo: DEMO_FOR = 60s
+test-demo: DEMO_FLAGS = --history 1h
+test-demo: DEMO_DIR =
+test-demo: READY_FILE =
+test-demo: local-parts ## the whole demo for a minute, unoptimised: its numbers must be right
+	cargo build --locked
+	@$(RUN_DEMO)
 
 clean: ## remove what was built and fetched
 	cargo clean

@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use rdkafka::error::KafkaError;
+use tokio::task::JoinError;
 use tokio::time::{Instant, sleep};
 
 use super::counted;
-use crate::config::StoreArgs;
+use crate::config::{StoreAddressError, StoreArgs};
 use crate::core::table::{Stream, Table, Tier};
 use crate::replay::summary::{Produced, Summary};
 
@@ -16,6 +17,20 @@ use crate::replay::summary::{Produced, Summary};
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 const DAY_US: i64 = 86_400_000_000;
+
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    #[error("ClickHouse's address is none")]
+    Address(#[from] StoreAddressError),
+    #[error("the ends of Kafka's logs cannot be read")]
+    LogEnds(#[from] KafkaError),
+    #[error("the ends of Kafka's logs were not read to the end")]
+    Abandoned(#[from] JoinError),
+    #[error("ClickHouse does not answer")]
+    Read(#[from] clickhouse::error::Error),
+    #[error("not counted within {} s: {behind}", patience.as_secs())]
+    Behind { patience: Duration, behind: String },
+}
 
 type Numbers = BTreeMap<(Table, String), Vec<u64>>;
 
@@ -36,7 +51,7 @@ struct Found {
 impl Check {
     /// # Errors
     /// When the address is none.
-    pub fn new(kafka: &str, clickhouse: &str, began_us: i64) -> anyhow::Result<Self> {
+    pub fn new(kafka: &str, clickhouse: &str, began_us: i64) -> Result<Self, CheckError> {
         let store = StoreArgs {
             url: clickhouse.to_owned(),
             database: None,
@@ -55,7 +70,7 @@ impl Check {
     ///
     /// # Errors
     /// When ClickHouse does not answer.
-    pub async fn with_baseline(mut self) -> anyhow::Result<Self> {
+    pub async fn with_baseline(mut self) -> Result<Self, CheckError> {
         self.before = self.read().await?;
         Ok(self)
     }
@@ -64,15 +79,13 @@ impl Check {
     ///
     /// # Errors
     /// When that takes longer than the patience, or something does not answer.
-    pub async fn wait_until_counted(&self, patience: Duration) -> anyhow::Result<()> {
+    pub async fn wait_until_counted(&self, patience: Duration) -> Result<(), CheckError> {
         let deadline = Instant::now() + patience;
         let kafka = self.kafka.clone();
-        let ends = tokio::task::spawn_blocking(move || counted::log_ends(&kafka))
-            .await?
-            .context("the ends of Kafka's logs")?;
+        let ends = tokio::task::spawn_blocking(move || counted::log_ends(&kafka)).await??;
         while let Some(behind) = counted::behind(&self.client, &ends).await? {
             if Instant::now() > deadline {
-                bail!("not counted within {} s: {behind}", patience.as_secs());
+                return Err(CheckError::Behind { patience, behind });
             }
             sleep(LOOK_AGAIN).await;
         }
@@ -83,11 +96,11 @@ impl Check {
     ///
     /// # Errors
     /// When ClickHouse does not answer.
-    pub async fn differences(&self, summary: &Summary) -> anyhow::Result<Vec<String>> {
+    pub async fn differences(&self, summary: &Summary) -> Result<Vec<String>, CheckError> {
         Ok(compare(&self.before, &self.read().await?, summary))
     }
 
-    async fn read(&self) -> anyhow::Result<Numbers> {
+    async fn read(&self) -> Result<Numbers, CheckError> {
         let mut numbers = Numbers::new();
         for table in Table::ALL {
             let sums: Vec<String> = columns(table)

@@ -2,11 +2,11 @@
 //! they end badly.
 
 use std::fs::{self, OpenOptions};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
 use tokio::process::Command;
 
 use crate::local::process::{Launch, Process, Spawner, Stopped, ending};
@@ -26,6 +26,26 @@ const OWN_SETTINGS: [&str; 5] = [
     "MODELMETER_CLICKHOUSE_PASSWORD",
 ];
 
+#[derive(Debug, thiserror::Error)]
+pub enum ChildError {
+    #[error("{path} cannot be written", path = .path.display())]
+    Log { path: PathBuf, source: io::Error },
+    #[error("this program cannot start another")]
+    Start(#[source] io::Error),
+    #[error("`modelmeter {role}` cannot be started")]
+    Role {
+        role: &'static str,
+        source: io::Error,
+    },
+    #[error("`modelmeter {role}` ended with {how}")]
+    Ended { role: &'static str, how: String },
+    #[error("`modelmeter {role}` cannot be told to stop or waited for")]
+    Lost {
+        role: &'static str,
+        source: io::Error,
+    },
+}
+
 pub struct Children {
     program: PathBuf,
     spawner: Spawner,
@@ -35,13 +55,14 @@ pub struct Children {
 impl Children {
     /// # Errors
     /// When the logs' folder cannot be made.
-    pub fn start(folder: &Path) -> anyhow::Result<Self> {
+    pub fn start(folder: &Path) -> Result<Self, ChildError> {
         let logs = folder.join("logs");
-        fs::create_dir_all(&logs)
-            .with_context(|| format!("the folder {} cannot be made", logs.display()))?;
+        if let Err(source) = fs::create_dir_all(&logs) {
+            return Err(ChildError::Log { path: logs, source });
+        }
         Ok(Self {
-            program: std::env::current_exe().context("this program's own file")?,
-            spawner: Spawner::start()?,
+            program: std::env::current_exe().map_err(ChildError::Start)?,
+            spawner: Spawner::start().map_err(ChildError::Start)?,
             logs,
         })
     }
@@ -50,29 +71,34 @@ impl Children {
     ///
     /// # Errors
     /// When it cannot be started.
-    pub async fn run(&self, role: &'static str, arguments: Vec<String>) -> anyhow::Result<Child> {
+    pub async fn run(
+        &self,
+        role: &'static str,
+        arguments: Vec<String>,
+    ) -> Result<Child, ChildError> {
         let log = self.logs.join(format!("demo-{role}.log"));
         // each run begins it anew, so that its last lines are this run's
-        let file = OpenOptions::new()
+        let opened = OpenOptions::new()
             .create(true)
             .write(true)
             .truncate(true)
             .open(&log)
-            .with_context(|| format!("{} cannot be written", log.display()))?;
+            .and_then(|file| Ok((file.try_clone()?, file)));
+        let (stdout, stderr) = opened.map_err(|source| ChildError::Log {
+            path: log.clone(),
+            source,
+        })?;
         let mut command = Command::new(&self.program);
         command.args(arguments).env("NO_COLOR", "1");
         for setting in OWN_SETTINGS {
             command.env_remove(setting);
         }
-        command
-            .stdin(Stdio::null())
-            .stdout(file.try_clone()?)
-            .stderr(file);
+        command.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
         let process = self
             .spawner
             .spawn(Launch::new(command))
             .await
-            .with_context(|| format!("`modelmeter {role}` cannot be started"))?;
+            .map_err(|source| ChildError::Role { role, source })?;
         Ok(Child { role, process, log })
     }
 }
@@ -86,13 +112,10 @@ pub struct Child {
 
 impl Child {
     /// Waits until it ends, which it was not meant to: the reason. May be cancelled and called again.
-    pub async fn ended(&mut self) -> anyhow::Error {
+    pub async fn ended(&mut self) -> ChildError {
         match self.process.wait().await {
-            Ok(status) => {
-                self.show_last_lines();
-                anyhow!("`modelmeter {}` ended with {}", self.role, ending(status))
-            }
-            Err(error) => error.into(),
+            Ok(status) => self.has_ended(status),
+            Err(source) => self.lost(source),
         }
     }
 
@@ -100,28 +123,42 @@ impl Child {
     ///
     /// # Errors
     /// When it does not end well.
-    pub async fn succeeded(&mut self) -> anyhow::Result<()> {
-        let status = self.process.wait().await?;
-        if status.success() {
-            return Ok(());
+    pub async fn succeeded(&mut self) -> Result<(), ChildError> {
+        match self.process.wait().await {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => Err(self.has_ended(status)),
+            Err(source) => Err(self.lost(source)),
         }
-        self.show_last_lines();
-        Err(anyhow!(
-            "`modelmeter {}` ended with {}",
-            self.role,
-            ending(status)
-        ))
     }
 
     /// Ends it in order.
     ///
     /// # Errors
     /// When it cannot be told or waited for.
-    pub async fn stop(self) -> anyhow::Result<()> {
-        if self.process.stop(STOP_PATIENCE).await? == Stopped::Killed {
-            tracing::warn!(role = self.role, "had not ended in time, killed");
+    pub async fn stop(self) -> Result<(), ChildError> {
+        let role = self.role;
+        match self.process.stop(STOP_PATIENCE).await {
+            Ok(Stopped::Killed) => tracing::warn!(role, "had not ended in time, killed"),
+            Ok(Stopped::InOrder) => {}
+            Err(source) => return Err(ChildError::Lost { role, source }),
         }
         Ok(())
+    }
+
+    /// The error of an ending that was not meant; its last words go where a person sees them.
+    fn has_ended(&self, status: ExitStatus) -> ChildError {
+        self.show_last_lines();
+        ChildError::Ended {
+            role: self.role,
+            how: ending(status),
+        }
+    }
+
+    fn lost(&self, source: io::Error) -> ChildError {
+        ChildError::Lost {
+            role: self.role,
+            source,
+        }
     }
 
     fn show_last_lines(&self) {

@@ -2,6 +2,7 @@
 //! where to look, and ends them in order; with `--for` it then holds the tables against what the replay produced. It is no part
 //! of the pipeline: it uses what anyone can use.
 
+mod arguments;
 mod check;
 mod children;
 mod counted;
@@ -16,6 +17,7 @@ use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use self::arguments::{audit_arguments, replay_arguments, up_arguments};
 use self::check::Check;
 use self::children::{Child, Children};
 use self::folder::Folder;
@@ -23,20 +25,21 @@ use crate::clock;
 use crate::config::parse_duration;
 use crate::local::parts::PartsArgs;
 use crate::replay::files::{self, Progress};
+use crate::replay::parse_history;
 use crate::replay::summary::Summary;
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct DemoArgs {
     /// The folder that keeps all data: a later demo on it fills only the gap since then. Without it a fresh one, removed at
-    /// the end.
+    /// the end unless something went wrong.
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
     /// Ends after so long of live load, and checks the tables against what was produced: exit 0 when they agree, else 1.
     #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration)]
     pub run_for: Option<Duration>,
-    /// So much of the past is filled first.
-    #[arg(long, value_name = "DURATION", default_value = "6h")]
-    pub history: String,
+    /// So much of the past is filled first, at most 47h.
+    #[arg(long, value_name = "DURATION", default_value = "6h", value_parser = parse_history)]
+    pub history: Duration,
     /// How much faster than it was recorded the load arrives.
     #[arg(long, default_value_t = 1.0)]
     pub speed: f64,
@@ -69,10 +72,6 @@ struct Addresses {
 /// Between two looks at a file that another process writes.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// How often the coarse tables are written, which hold the past that the charts show: oftener than the processor would by itself,
-/// so that a demo need not wait a minute for them.
-const COARSE_FLUSH_INTERVAL: &str = "15s";
-
 /// From the start of the history to its last row in the tables. A busy machine may take ten times as long as an idle one.
 const FILL_DEADLINE: Duration = Duration::from_secs(600);
 
@@ -85,11 +84,42 @@ const COUNT_DEADLINE: Duration = Duration::from_secs(180);
 /// When something cannot be started, or ends by itself.
 pub async fn run(args: DemoArgs, shutdown: CancellationToken) -> anyhow::Result<ExitCode> {
     let folder = Folder::open(args.dir.as_deref())?;
+    let outcome = run_in(folder.path(), args, &shutdown).await;
+    let is_success = matches!(outcome, Ok(code) if code == ExitCode::SUCCESS);
+    let closed = folder.close(is_success);
+    first_reason(outcome, closed.map_err(Into::into))
+}
+
+/// What the demo came to, else why its end failed. The first reason is what a person needs; a later one is often its consequence
+/// and goes to the log.
+fn first_reason(
+    outcome: anyhow::Result<ExitCode>,
+    end: anyhow::Result<()>,
+) -> anyhow::Result<ExitCode> {
+    match (outcome, end) {
+        (Ok(_), Err(error)) => Err(error),
+        (Err(reason), Err(error)) => {
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "the demo did not end in order"
+            );
+            Err(reason)
+        }
+        (outcome, Ok(())) => outcome,
+    }
+}
+
+/// The demo in its folder, which outlives every process that uses it.
+async fn run_in(
+    folder: &Path,
+    args: DemoArgs,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<ExitCode> {
     let ready_file = match &args.ready_file {
         Some(path) => std::path::absolute(path).context("--ready-file")?,
-        None => folder.path().join("ready.json"),
+        None => folder.join("ready.json"),
     };
-    let children = Children::start(folder.path())?;
+    let children = Children::start(folder)?;
     // of a run before: it speaks of processes that are gone
     match std::fs::remove_file(&ready_file) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -99,50 +129,28 @@ pub async fn run(args: DemoArgs, shutdown: CancellationToken) -> anyhow::Result<
         _ => {}
     }
     let mut up = children
-        .run("up", up_arguments(&args, folder.path(), &ready_file))
+        .run("up", up_arguments(&args, folder, &ready_file))
         .await?;
     let demo = Demo {
         args,
         children,
-        folder,
+        folder: folder.to_owned(),
         ready_file,
         began: Instant::now(),
         began_us: clock::now_us(),
     };
     let outcome = tokio::select! {
-        outcome = demo.show(&shutdown) => outcome,
-        ended = up.ended() => Err(ended),
+        outcome = demo.show(shutdown) => outcome,
+        ended = up.ended() => Err(ended.into()),
     };
     println!("demo: stopping");
-    up.stop().await?;
-    demo.folder.close()?;
-    outcome
-}
-
-/// What `up` is told; the demo's own flags are the same words.
-fn up_arguments(args: &DemoArgs, dir: &Path, ready_file: &Path) -> Vec<String> {
-    let mut arguments = vec!["up".to_owned()];
-    let mut add = |flag: &str, value: String| arguments.extend([flag.to_owned(), value]);
-    add("--dir", dir.display().to_string());
-    add("--ready-file", ready_file.display().to_string());
-    add("--parts", args.parts.parts.display().to_string());
-    add("--coarse-flush-interval", COARSE_FLUSH_INTERVAL.to_owned());
-    for (flag, port) in [
-        ("--kafka-port", args.kafka_port),
-        ("--clickhouse-port", args.clickhouse_port),
-        ("--dashboard-port", args.dashboard_port),
-    ] {
-        if let Some(port) = port {
-            add(flag, port.to_string());
-        }
-    }
-    arguments
+    first_reason(outcome, up.stop().await.map_err(Into::into))
 }
 
 struct Demo {
     args: DemoArgs,
     children: Children,
-    folder: Folder,
+    folder: PathBuf,
     ready_file: PathBuf,
     began: Instant,
     began_us: i64,
@@ -160,10 +168,21 @@ impl Demo {
             check = self.begin_check(&addresses) => check?,
             () = shutdown.cancelled() => return Ok(self.interrupted()),
         };
-        println!("demo: filling the past ({} at most)", self.args.history);
+        println!(
+            "demo: filling the past ({} min at most)",
+            self.args.history.as_secs_f64() / 60.0
+        );
         let mut replay = self
             .children
-            .run("replay", self.replay_arguments(&addresses))
+            .run(
+                "replay",
+                replay_arguments(
+                    &self.args,
+                    &addresses,
+                    &self.progress_file(),
+                    &self.summary_file(),
+                ),
+            )
             .await?;
         let shown = tokio::select! {
             shown = self.show_load(&addresses, &check, &mut replay) => shown,
@@ -202,30 +221,15 @@ impl Demo {
     async fn begin_check(&self, addresses: &Addresses) -> anyhow::Result<Check> {
         let check = Check::new(&addresses.kafka, &addresses.clickhouse, self.began_us)?;
         check.wait_until_counted(COUNT_DEADLINE).await?;
-        check.with_baseline().await
-    }
-
-    fn replay_arguments(&self, addresses: &Addresses) -> Vec<String> {
-        let mut arguments = vec!["replay".to_owned()];
-        let mut add = |flag: &str, value: String| arguments.extend([flag.to_owned(), value]);
-        add("--kafka", addresses.kafka.clone());
-        add("--history", self.args.history.clone());
-        add("--speed", self.args.speed.to_string());
-        add("--seed", self.args.seed.to_string());
-        add("--resume", self.progress_file().display().to_string());
-        add("--summary", self.summary_file().display().to_string());
-        if let Some(length) = self.args.run_for {
-            add("--for", format!("{}ms", length.as_millis()));
-        }
-        arguments
+        Ok(check.with_baseline().await?)
     }
 
     fn progress_file(&self) -> PathBuf {
-        self.folder.path().join("replay.json")
+        self.folder.join("replay.json")
     }
 
     fn summary_file(&self) -> PathBuf {
-        self.folder.path().join("summary.json")
+        self.folder.join("summary.json")
     }
 
     /// Says when the charts are full, and waits until the replay has ended.
@@ -244,9 +248,9 @@ impl Demo {
         tokio::select! {
             full = full => full?,
             // a short one may be over before the charts are full
-            ended = replay.succeeded() => return ended,
+            ended = replay.succeeded() => return Ok(ended?),
         }
-        replay.succeeded().await
+        Ok(replay.succeeded().await?)
     }
 
     async fn until_live(&self) -> anyhow::Result<()> {
@@ -281,7 +285,7 @@ impl Demo {
             addresses.clickhouse
         );
         println!("  Kafka       {}", addresses.kafka);
-        println!("  data, logs  {}", self.folder.path().display());
+        println!("  data, logs  {}", self.folder.display());
         println!("Try:");
         println!(
             "  curl {}/ -d \"SELECT t, requests, rps_2xx, rps_4xx, rps_5xx FROM inference_volume(deployment='flash-sale-chat', \
@@ -310,7 +314,7 @@ impl Demo {
             .children
             .run("audit", audit_arguments(addresses))
             .await?;
-        let audited = audit.succeeded().await;
+        let audited = audit.succeeded().await.map_err(anyhow::Error::from);
         if let Err(error) = &audited {
             println!("demo: WRONG: {error:#}");
         }
@@ -329,14 +333,25 @@ impl Demo {
     }
 }
 
-fn audit_arguments(addresses: &Addresses) -> Vec<String> {
-    [
-        "audit",
-        "--kafka",
-        &addresses.kafka,
-        "--clickhouse",
-        &addresses.clickhouse,
-    ]
-    .map(str::to_owned)
-    .to_vec()
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::*;
+
+    fn reason(outcome: anyhow::Result<ExitCode>, end: anyhow::Result<()>) -> Option<String> {
+        first_reason(outcome, end)
+            .err()
+            .map(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_first_reason_is_the_one_that_is_given() {
+        let (first, later) = (|| anyhow!("first"), || anyhow!("later"));
+        let well = || Ok(ExitCode::SUCCESS);
+        assert_eq!(reason(Err(first()), Err(later())).as_deref(), Some("first"));
+        assert_eq!(reason(Err(first()), Ok(())).as_deref(), Some("first"));
+        assert_eq!(reason(well(), Err(later())).as_deref(), Some("later"));
+        assert_eq!(reason(well(), Ok(())), None);
+    }
 }

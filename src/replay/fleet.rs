@@ -32,7 +32,7 @@ pub struct Beginning {
     /// When the past ends and the present begins.
     pub live_from_us: i64,
     pub speed: f64,
-    /// True where a run before this one has left its replicas: what may be scaled to zero begins so.
+    /// True where a run before this one has told the past: what was asked early in it is not asked again.
     pub is_continued: bool,
 }
 
@@ -132,7 +132,6 @@ impl Builder<'_> {
         let mut profile = size.profile(&client_id(number), &client_name(number));
         if (busy as f64) < RARELY * windows.len() as f64 {
             profile.scaling.min = 0;
-            profile.scaling.initial = usize::from(!self.beginning.is_continued);
         }
         if number % 10 == 7 {
             profile.environment = "staging";
@@ -193,7 +192,9 @@ impl Builder<'_> {
         ]
     }
 
-    /// Asked in the first quarter of the past and then no more; its replica goes, and nothing is left but what it was.
+    /// Asked in the first quarter of the past and then no more; its replica goes, and nothing is left but what it was. A run
+    /// that goes on has one replica too, as the clients' have: the run before ended with it running or not, and only a
+    /// replica that says that it stops tells a deployment at zero from producers that went silent.
     fn scaled_to_zero(&self) -> Deployment {
         let Beginning {
             seed,
@@ -204,7 +205,6 @@ impl Builder<'_> {
         } = self.beginning;
         let mut profile = Size::Medium.profile("batch-labelling", "Labelling, nightly");
         profile.scaling.min = 0;
-        profile.scaling.initial = usize::from(!is_continued);
         profile.scaling.idle_us = MINUTE / 2;
         let silent_from = if is_continued {
             start_us

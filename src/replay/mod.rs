@@ -39,7 +39,7 @@ pub struct ReplayArgs {
     #[arg(long, default_value_t = 1.0)]
     pub speed: f64,
     /// So much of the past is filled first, at most 47h.
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_history)]
     pub history: Option<Duration>,
     /// The same seed, start and speed give the same messages.
     #[arg(long, default_value_t = 1)]
@@ -61,8 +61,8 @@ const LONGEST_HISTORY: Duration = Duration::from_secs(47 * 3600);
 /// Far past what one machine can replay.
 const LARGEST_SPEED: f64 = 1000.0;
 
-/// How much of the past is told before the deployments are asked again: messages of different deployments lie at most so far
-/// apart in a partition.
+/// How much is told before the deployments are asked again: messages of different deployments lie at most so far apart in a
+/// partition. It is also what is still told after the word to stop, well under a second's work.
 const HISTORY_STEP_US: i64 = 60_000_000;
 
 /// Between two looks at the clock. An event is sent when its second is over, so that twice a second loses little.
@@ -71,14 +71,28 @@ const LIVE_STEP: Duration = Duration::from_millis(500);
 /// How often the progress is kept: what a killed replay has told without remembering it.
 const KEEP_EVERY: Duration = Duration::from_secs(5);
 
+/// A `--history` that the processor still takes, refused on the command line rather than once everything has started.
+///
+/// # Errors
+/// With the reason in words.
+pub fn parse_history(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        length if length <= LONGEST_HISTORY => Ok(length),
+        _ => Err(format!(
+            "{text:?}: at most 47h, since the processor refuses what is older than 48h"
+        )),
+    }
+}
+
 /// Replays until the time is over or the word to stop.
 ///
 /// # Errors
 /// When Kafka does not take a message, or a file cannot be written.
 pub async fn run(args: ReplayArgs, shutdown: CancellationToken) -> anyhow::Result<()> {
     let mut replay = Replay::new(args)?;
-    replay.fill(&shutdown)?;
-    replay.go_live(&shutdown).await?;
+    if replay.fill(&shutdown)? {
+        replay.go_live(&shutdown).await?;
+    }
     replay.end()
 }
 
@@ -100,10 +114,6 @@ impl Replay {
             args.speed
         );
         let history = args.history.unwrap_or_default();
-        ensure!(
-            history <= LONGEST_HISTORY,
-            "--history: at most 47h, since the processor refuses what is older than 48h"
-        );
         let last: Option<Progress> = match &args.resume {
             Some(path) => files::read(path).context("--resume")?,
             None => None,
@@ -134,35 +144,41 @@ impl Replay {
         })
     }
 
-    /// Tells everything up to now, as fast as Kafka takes it. It blocks, and ends early on the word to stop.
-    fn fill(&mut self, shutdown: &CancellationToken) -> anyhow::Result<()> {
+    /// Tells the past, as fast as Kafka takes it, and says whether all of it was told: the word to stop ends it early. It blocks.
+    fn fill(&mut self, shutdown: &CancellationToken) -> anyhow::Result<bool> {
         tokio::task::block_in_place(|| {
             let began = Instant::now();
-            loop {
-                let now_us = clock::now_us();
-                if now_us <= self.reached_us || shutdown.is_cancelled() {
-                    break;
-                }
-                let is_last = now_us - self.reached_us <= HISTORY_STEP_US;
-                self.advance(now_us.min(self.reached_us + HISTORY_STEP_US))?;
-                if is_last {
-                    break;
-                }
-            }
+            let is_full = self.catch_up(shutdown)?;
             self.publisher.flush()?;
-            self.live_from_us = Some(self.reached_us);
+            self.live_from_us = is_full.then_some(self.reached_us);
             self.keep_progress()?;
             let summary = self.publisher.summary();
             println!(
-                "replay: {} s of the past filled in {:.1} s: {} requests, {} samples of {} deployments",
+                "replay: {} s of the past filled in {:.1} s{}: {} requests, {} samples of {} deployments",
                 (self.reached_us - self.from_us) / 1_000_000,
                 began.elapsed().as_secs_f64(),
+                if is_full { "" } else { ", then told to stop" },
                 summary.n_requests(),
                 summary.n_samples(),
                 summary.deployments.len(),
             );
-            Ok(())
+            Ok(is_full)
         })
+    }
+
+    /// Tells everything up to now in steps, and says whether it came so far: the word to stop is heard between two of them.
+    fn catch_up(&mut self, shutdown: &CancellationToken) -> anyhow::Result<bool> {
+        loop {
+            if shutdown.is_cancelled() {
+                return Ok(false);
+            }
+            let now_us = clock::now_us();
+            let is_last = now_us - self.reached_us <= HISTORY_STEP_US;
+            self.advance(now_us.min(self.reached_us + HISTORY_STEP_US))?;
+            if is_last {
+                return Ok(true);
+            }
+        }
     }
 
     async fn go_live(&mut self, shutdown: &CancellationToken) -> anyhow::Result<()> {
@@ -173,12 +189,14 @@ impl Replay {
         let mut kept = Instant::now();
         loop {
             tokio::select! {
-                _ = tick.tick() => {}
+                biased;
                 () = shutdown.cancelled() => return Ok(()),
+                _ = tick.tick() => {}
             }
             let is_over = until.is_some_and(|until| Instant::now() >= until);
             tokio::task::block_in_place(|| {
-                self.advance(clock::now_us())?;
+                // what lies behind may be hours: the machine may have slept
+                self.catch_up(shutdown)?;
                 if kept.elapsed() >= KEEP_EVERY {
                     kept = Instant::now();
                     self.publisher.flush()?;
@@ -243,6 +261,15 @@ fn begin_at(last: Option<Progress>, history: Duration, now_us: i64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_history_that_the_processor_refuses_is_refused_at_once() {
+        assert_eq!(parse_history("47h"), Ok(LONGEST_HISTORY));
+        assert_eq!(parse_history("5m"), Ok(Duration::from_secs(300)));
+        for bad in ["47.1h", "48h", "0s", "6"] {
+            assert!(parse_history(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn a_run_begins_where_the_last_one_ended_within_what_is_taken() {

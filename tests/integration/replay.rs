@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 
-use super::support::process::{Role, run};
+use super::support::process::{Role, modelmeter, run};
 use super::support::space::{CATCH_UP, LEDGER_TABLES, Space};
 use super::support::{message::Topic, wait_for, wait_until};
 
@@ -155,6 +155,51 @@ fn every_table_says_what_the_replay_produced_over_two_runs() {
     assert!(processor.stop().success());
 }
 
+/// Far more than any machine fills while it is told to stop.
+const LONG_PAST: &str = "47h";
+
+#[test]
+fn a_replay_told_to_stop_while_it_fills_leaves_the_rest_untold() {
+    let space = Space::new();
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let mut processor = space.processor(&[]);
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let (resume, summary) = (path("replay.json"), path("summary.json"));
+    let mut arguments = vec!["replay", "--kafka", &space.kafka, "--history", LONG_PAST];
+    arguments.extend(["--requests-topic", &space.topics.requests]);
+    arguments.extend(["--replicas-topic", &space.topics.replicas]);
+    arguments.extend(["--resume", &resume, "--summary", &summary]);
+    let mut role = Role::start("replay", &arguments, &dir.path().join("replay.log"));
+    wait_until("the past is being filled", CATCH_UP, || {
+        assert!(role.is_running(), "the replay ended:\n{}", role.tail());
+        let rows = space
+            .sql
+            .try_rows("SELECT sum(requests) AS n FROM requests_10s");
+        rows.is_ok_and(|rows| rows[0]["n"].as_u64() > Some(0))
+    });
+    assert!(role.stop().success(), "{}", role.tail());
+
+    let read = |path: &str| -> Json {
+        let text = std::fs::read_to_string(path).expect("a file that the replay leaves");
+        serde_json::from_str(&text).expect("JSON")
+    };
+    let (progress, summary) = (read(&resume), read(&summary));
+    assert!(progress["live_from_us"].is_null(), "{progress}");
+    assert_eq!(progress["until_us"], summary["until_us"]);
+    let of = |name: &str| summary[name].as_i64().expect("a time");
+    let filled_s = (of("until_us") - of("from_us")) / 1_000_000;
+    assert!((60..46 * 3600).contains(&filled_s), "{filled_s}");
+    assert!(
+        role.tail().contains("told to stop"),
+        "it says so:\n{}",
+        role.tail()
+    );
+    // what it had told is told
+    let (table, topic) = LEDGER_TABLES[0];
+    assert_table(&space, table, topic, &[&summary], &mut processor);
+    assert!(processor.stop().success());
+}
+
 #[test]
 fn a_replay_without_an_answer_or_with_wrong_flags_ends_with_a_reason() {
     for (arguments, reason) in [
@@ -165,6 +210,47 @@ fn a_replay_without_an_answer_or_with_wrong_flags_ends_with_a_reason() {
         assert!(!status.success());
         assert!(text.contains(reason), "{text}");
     }
+}
+
+#[test]
+fn a_demo_with_a_past_too_long_is_refused_before_anything_starts() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let data = dir.path().join("data");
+    let (status, text) = run(&[
+        "demo",
+        "--dir",
+        &data.display().to_string(),
+        "--history",
+        "48h",
+    ]);
+    assert!(!status.success());
+    assert!(text.contains("at most 47h"), "{text}");
+    assert!(!data.exists(), "nothing was begun");
+}
+
+#[test]
+fn a_demo_that_cannot_start_says_why_and_keeps_its_logs() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let parts = dir.path().join("no-parts").display().to_string();
+    let mut command = modelmeter(&["demo", "--parts", &parts, "--history", "5m"]);
+    // where a fresh folder is made
+    let output = command
+        .env("TMPDIR", dir.path())
+        .output()
+        .expect("the binary starts");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(
+        text.contains("`modelmeter up` ended with exit code 1"),
+        "{text}"
+    );
+    let folder = text
+        .split("its data and logs are left in ")
+        .nth(1)
+        .and_then(|rest| rest.lines().next())
+        .unwrap_or_else(|| panic!("it names its folder: {text}"));
+    assert!(Path::new(folder).starts_with(dir.path()), "{folder}");
+    assert!(Path::new(folder).join("logs/demo-up.log").exists());
 }
 
 /// Starts everything, fills, counts and ends; the machine may be busy.
@@ -207,7 +293,8 @@ fn a_demo_checks_its_numbers_and_leaves_nothing_behind() {
     });
     let ready = std::fs::read_to_string(&ready_file).expect("a ready file");
     let ready: Json = serde_json::from_str(&ready).expect("JSON");
-    let pids = ["kafka", "clickhouse", "processor"].map(|part| ready["pids"][part].as_u64());
+    let pids =
+        ["kafka", "clickhouse", "processor", "dashboard"].map(|part| ready["pids"][part].as_u64());
     for pid in pids {
         assert!(is_running(pid.expect("every part is up")));
     }

@@ -1,6 +1,8 @@
 //! When requests come and how large they are: the real part of the model. Recordings are played as they are, again and
 //! again; a client's ten minutes hold as many requests as were counted in them, at distances drawn from what was fitted to
-//! that client. A moment's requests depend on the seed and the moment alone, never on when the model began.
+//! that client. A moment's requests depend on the seed, the moment and the midnight (UTC) before the model began, from which
+//! a trace's time is counted: two models that begin on the same day agree on every moment that both have, two that begin on
+//! different days need not.
 
 use std::sync::Arc;
 

@@ -92,10 +92,6 @@ impl Deployment {
             last_arrival_us: start_us,
             counts: Counts::default(),
         };
-        if deployment.profile.scaling.initial == 0 {
-            // nobody has asked for long
-            deployment.last_arrival_us = start_us - deployment.profile.scaling.idle_us - 1;
-        }
         for _ in 0..deployment.profile.scaling.initial {
             let number = deployment.add_replica(start_us);
             let replica = deployment.replica(number);

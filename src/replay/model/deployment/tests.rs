@@ -23,6 +23,7 @@ struct Heard {
     /// Sequence, end and length of each sample.
     samples: BTreeMap<Source, Vec<(i64, i64, u64)>>,
     summary: Summary,
+    last_states: BTreeMap<(String, String), ReplicaState>,
     most_in_flight: BTreeMap<String, u32>,
 }
 
@@ -60,6 +61,9 @@ impl Listener for Heard {
             sample.sampled_at_us,
             sample.interval_us,
         ));
+        let replica = (sample.head.deployment_id, sample.head.replica_id);
+        let replica = (replica.0.to_owned(), replica.1.to_owned());
+        self.last_states.insert(replica, sample.state);
         for ratio in gpus.iter().filter_map(|gpu| gpu.reading.utilization) {
             assert!((0.0..=1.0).contains(&ratio));
         }
@@ -70,12 +74,16 @@ impl Listener for Heard {
 }
 
 fn fleet(seed: u64, start_us: i64, speed: f64) -> Fleet {
+    fleet_of(seed, start_us, speed, false)
+}
+
+fn fleet_of(seed: u64, start_us: i64, speed: f64, is_continued: bool) -> Fleet {
     let beginning = Beginning {
         seed,
         start_us,
         live_from_us: start_us + 40 * MINUTE,
         speed,
-        is_continued: false,
+        is_continued,
     };
     Fleet::new(&Traces::load().expect("traces"), beginning)
 }
@@ -159,6 +167,39 @@ fn samples_of_a_replica_follow_one_another_without_gap_or_overlap() {
             assert_eq!(at - before, *interval as i64, "{replica:?}");
         }
     }
+}
+
+/// A page calls a deployment scaled to zero once its last replica has said that it stops. A run before this one may have ended
+/// with that replica running.
+#[test]
+fn what_idles_to_zero_says_so_in_a_run_that_goes_on() {
+    let mut fleet = fleet_of(1, START, 1.0, true);
+    let mut heard = Heard::default();
+    fleet.advance(END, &mut heard);
+    let may_go = |d: &&Deployment| d.profile().scaling.min == 0;
+    let at_zero: Vec<&str> = fleet
+        .deployments()
+        .iter()
+        .filter(may_go)
+        .filter(|deployment| deployment.replicas().count() == 0)
+        .map(|deployment| deployment.profile().id.as_str())
+        .collect();
+    assert!(at_zero.contains(&"batch-labelling"), "{at_zero:?}");
+    assert!(at_zero.len() > 3, "clients go, too: {at_zero:?}");
+    for id in at_zero {
+        let mut states = heard
+            .last_states
+            .iter()
+            .filter(|((deployment, _), _)| deployment == id)
+            .map(|(_, state)| *state)
+            .peekable();
+        assert!(states.peek().is_some(), "{id} says something");
+        assert!(
+            states.all(|state| state == ReplicaState::Stopping),
+            "{id} says that it stopped"
+        );
+    }
+    assert_eq!(heard.summary.of("batch-labelling").requests, 0);
 }
 
 #[test]
