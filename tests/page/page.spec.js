@@ -249,6 +249,7 @@ test("live: new rows are shown without a reload, and not when it is off", async 
   await open(page, "?deployment=alive&range=15m");
   await expect(value(page, "volume", "2xx")).toHaveText("10 req/s");
   await add(50);
+  await page.clock.fastForward("00:10");
   await expect(value(page, "volume", "2xx")).toHaveText("15 req/s");
   await page.getByRole("button", { name: "Live" }).click();
   await expect(page).toHaveURL(/live=0/);
