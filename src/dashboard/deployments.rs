@@ -52,8 +52,9 @@ pub struct Deployments {
 }
 
 /// # Errors
-/// When ClickHouse does not answer.
+/// When ClickHouse does not answer, or is too busy.
 pub async fn list(store: &Store) -> Result<Deployments, ApiError> {
+    let _turn = store.turn().await?;
     let query = store.query(DEPLOYMENTS).param("limit", MAX_ROWS);
     let rows: Vec<Row> = store.rows(query).await?;
     let is_truncated = rows.len() == MAX_ROWS as usize;
@@ -127,7 +128,25 @@ impl Row {
 
 #[cfg(test)]
 mod tests {
+    use super::super::http::MAX_PANELS;
     use super::*;
+
+    /// The discard port: nobody listens there.
+    const NOBODY: &str = "http://127.0.0.1:9";
+
+    #[tokio::test]
+    async fn a_list_waits_its_turn_as_panels_do() {
+        let store = Store::new(clickhouse::Client::default().with_url(NOBODY));
+        let mut turns = Vec::new();
+        for _ in 0..MAX_PANELS {
+            turns.push(store.turn().await.expect("a free turn"));
+        }
+        let waited = list(&store).await.expect_err("nothing was read");
+        assert!(matches!(waited, ApiError::Busy { .. }), "{waited}");
+        drop(turns);
+        let asked = list(&store).await.expect_err("nobody answers");
+        assert!(matches!(asked, ApiError::Unreachable(_)), "{asked}");
+    }
 
     fn row(id: &str, environment: &str, first_seen: u32, last_seen: u32) -> Row {
         Row {

@@ -22,7 +22,7 @@ macro_rules! file {
     };
 }
 
-static FILES: [File; 14] = [
+static FILES: [File; 15] = [
     file!("/", "index.html", HTML),
     file!("/page/style.css", "style.css", STYLE),
     file!("/page/icon.svg", "icon.svg", SVG),
@@ -34,6 +34,7 @@ static FILES: [File; 14] = [
     file!("/page/plot.js", "plot.js", SCRIPT),
     file!("/page/words.js", "words.js", SCRIPT),
     file!("/page/strip.js", "strip.js", SCRIPT),
+    file!("/page/trouble.js", "trouble.js", SCRIPT),
     file!("/page/vendor/uPlot.esm.js", "vendor/uPlot.esm.js", SCRIPT),
     file!("/page/vendor/uPlot.min.css", "vendor/uPlot.min.css", STYLE),
     file!("/page/vendor/uPlot.LICENSE", "vendor/uPlot.LICENSE", TEXT),

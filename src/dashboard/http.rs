@@ -33,8 +33,9 @@ const CLOSE_GRACE: Duration = Duration::from_secs(12);
 /// After a failed accept (no file descriptor, say) the next try waits, so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Panels read at once: each asks seven queries, and the engine has a few cores. Others wait their turn.
-const MAX_PANELS: usize = 4;
+/// Panels and lists read at once: a panel asks seven queries, a list reads a whole table, and the engine has a few cores.
+/// Others wait their turn.
+pub const MAX_PANELS: usize = 4;
 /// A panel is some 60 ms; one that waits longer than this for its turn is told so.
 const TURN_DEADLINE: Duration = Duration::from_secs(5);
 /// One query. Also ClickHouse's own limit, so that nothing runs on for nobody.
@@ -79,7 +80,7 @@ impl Store {
         }
     }
 
-    /// Waits until another panel may be read.
+    /// Waits until another panel or list may be read.
     ///
     /// # Errors
     /// When that takes too long.

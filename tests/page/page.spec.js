@@ -1,33 +1,8 @@
 // What the page shows is what was seeded: every number, every state, its URL, its life, and that all can use it.
 import AxeBuilder from "@axe-core/playwright";
-import { expect, test as base } from "@playwright/test";
-import { rows, sql, start, startDashboard } from "./parts.js";
+import { CHARTS, CLICKHOUSE, DASHBOARD, card, expect, open, state, test, tile, value } from "./page.js";
+import { rows, sql } from "./parts.js";
 import { GIB, STEADY } from "./seed.js";
-
-const { CLICKHOUSE, DASHBOARD } = process.env;
-const CHARTS = ["volume", "end_to_end", "replicas", "inference", "gpu", "gpu_memory", "cpu", "memory"];
-
-// Fails a test whose page logged an error, unless it expects one.
-const test = base.extend({
-  expected: [[], { option: true }],
-  quiet: [async ({ page, expected }, use) => {
-    const errors = [];
-    page.on("console", (message) => message.type() === "error" && errors.push(message.text()));
-    page.on("pageerror", (error) => errors.push(String(error)));
-    await use();
-    expect(errors.filter((text) => !expected.some((known) => text.includes(known)))).toEqual([]);
-  }, { auto: true }],
-});
-
-const card = (page, name) => page.locator(`#${name}`);
-const state = (page, name) => card(page, name).locator(".state");
-const value = (page, name, label) => card(page, name).locator(".legend button", { has: page.getByText(label, { exact: true }) }).locator(".value");
-const tile = (page, label) => page.locator(".strip > div", { has: page.locator("dt", { hasText: new RegExp(`^${label}$`) }) });
-
-async function open(page, query, origin = DASHBOARD) {
-  await page.goto(`${origin}/${query}`);
-  await expect(page.locator("#volume .plot canvas")).toBeVisible();
-}
 
 // A duration as the page writes it, in milliseconds.
 function milliseconds(text) {
@@ -104,6 +79,20 @@ test("the numbers under the cursor are those of its step", async ({ page }) => {
   await expect(card(page, "volume").locator(".readout")).not.toContainText(` ${requests} requests`);
 });
 
+test("the last complete step has ended for as long as reading it takes, however long it is", async ({ page }) => {
+  await page.goto(`${DASHBOARD}/`);
+  const found = await page.evaluate(async () => {
+    const { lastComplete } = await import("/page/card.js");
+    const answer = { t: [400, 700, 1000], step: 300, coverage: ["d", "d", "d"] };
+    return [1299, 1300, 1309, 1310].map((now) => lastComplete(answer, { now }));
+  });
+  expect(found).toEqual([1, 1, 1, 2]);
+  await open(page, "?deployment=steady&range=7d");
+  await card(page, "volume").locator(".plot").focus();
+  await page.keyboard.press("End");
+  await expect(card(page, "volume").locator(".readout")).toContainText("still being read");
+});
+
 test("a step that is still being read is told so, and not drawn", async ({ page }) => {
   await open(page, "?deployment=steady&range=15m");
   await card(page, "replicas").locator(".plot").focus();
@@ -137,11 +126,11 @@ test("zero: a deployment that was scaled to zero", async ({ page }) => {
 
 test("no data: a gap that says so, and stale with it", async ({ page }) => {
   await open(page, "?deployment=silent&range=1h");
-  for (const name of CHARTS) await expect(state(page, name)).toHaveText(/^Stale since [\d:]+: producers silent\.$/);
-  await expect(page.locator("#badge")).toHaveText(/^Stale since [\d:]+: producers silent$/);
+  for (const name of CHARTS) await expect(state(page, name)).toHaveText(/^Stale since [\d:]+: producers silent or the pipeline behind\.$/);
+  await expect(page.locator("#badge")).toHaveText(/^Stale since [\d:]+: producers silent or the pipeline behind$/);
   await expect(value(page, "volume", "2xx")).toHaveText("-");
   await open(page, "?deployment=silent&range=15m");
-  await expect(state(page, "volume")).toHaveText(/^No data from [\d:]+ to [\d:]+: no replica reported\. Is the agent running\?$/);
+  await expect(state(page, "volume")).toHaveText(/^No data from [\d:]+ to [\d:]+: no replica reported, or the pipeline is behind\. Are agent and processor running\?$/);
 });
 
 test("no data: before it was first seen", async ({ page }) => {
@@ -165,30 +154,28 @@ test("null: a GPU that cannot be read, no limit, no status, no GPU", async ({ pa
 test.describe("error", () => {
   test.use({ expected: ["503 (Service Unavailable)", "ERR_CONNECTION_REFUSED", "404 (Not Found)"] });
 
-  test("one chart cannot be read, the others can", async ({ page }) => {
+  test("one chart cannot be read, the others can", async ({ page, dashboards }) => {
     await sql(CLICKHOUSE, "DROP VIEW IF EXISTS broken.gpu");
     await sql(CLICKHOUSE, "INSERT INTO broken.deployments SELECT * FROM default.deployments");
     for (const table of ["requests_10s", "replicas_10s"]) await sql(CLICKHOUSE, `INSERT INTO broken.${table} SELECT * FROM default.${table} WHERE deployment_id = 'steady'`);
-    const dashboard = await startDashboard(CLICKHOUSE, "broken");
+    const dashboard = await dashboards.on(CLICKHOUSE, "broken");
     await open(page, "?deployment=steady&range=15m", dashboard.url);
     for (const name of ["gpu", "gpu_memory"]) {
       await expect(state(page, name)).toContainText("Could not be read: ClickHouse refused the query");
       await expect(state(page, name)).toContainText("The others are not affected.");
     }
     await expect(value(page, "volume", "2xx")).toHaveText("8.9 req/s");
-    await dashboard.stop();
   });
 
-  test("ClickHouse is not there", async ({ page }) => {
-    const dashboard = await start("dashboard", ["--clickhouse", "http://127.0.0.1:9", "--listen", "127.0.0.1:0"]);
+  test("ClickHouse is not there", async ({ page, dashboards }) => {
+    const dashboard = await dashboards.on("http://127.0.0.1:9");
     await page.goto(dashboard.url);
-    await expect(page.locator("#notice")).toContainText("ClickHouse cannot be reached since");
+    await expect(page.locator("#notice")).toHaveText(/^ClickHouse cannot be reached since [\d:]+\.$/);
     await expect(page.locator("#countdown")).toContainText("Trying again in");
-    await dashboard.stop();
   });
 
-  test("the connection is lost: the old numbers stay, and are told to be old", async ({ page }) => {
-    const dashboard = await startDashboard(CLICKHOUSE);
+  test("the connection is lost: the old numbers stay, and are told to be old", async ({ page, dashboards }) => {
+    const dashboard = await dashboards.on(CLICKHOUSE);
     await open(page, "?deployment=steady&range=15m", dashboard.url);
     await dashboard.stop();
     await expect(page.locator("#badge")).toHaveText(/^Stale since [\d:]+: connection lost$/);
@@ -203,11 +190,10 @@ test.describe("error", () => {
   });
 });
 
-test("nothing has reported yet", async ({ page }) => {
-  const dashboard = await startDashboard(CLICKHOUSE, "empty");
+test("nothing has reported yet", async ({ page, dashboards }) => {
+  const dashboard = await dashboards.on(CLICKHOUSE, "empty");
   await page.goto(dashboard.url);
   await expect(page.locator("#notice")).toContainText("No deployment has reported yet.");
-  await dashboard.stop();
 });
 
 test("the URL says what is shown, there and back", async ({ page }) => {
@@ -230,6 +216,18 @@ test("the URL says what is shown, there and back", async ({ page }) => {
   await expect(page).toHaveURL(`${DASHBOARD}/?deployment=steady`);
 });
 
+test("Back leads to the deployment that the bare address showed", async ({ page }) => {
+  await open(page, "");
+  const first = await page.getByLabel("Deployment").inputValue();
+  await expect(page).toHaveURL(`${DASHBOARD}/?deployment=${first}`);
+  const other = first === "idle" ? "steady" : "idle";
+  await page.getByLabel("Deployment").selectOption(other);
+  await expect(page).toHaveURL(`${DASHBOARD}/?deployment=${other}`);
+  await page.goBack();
+  await expect(page).toHaveURL(`${DASHBOARD}/?deployment=${first}`);
+  await expect(page.getByLabel("Deployment")).toHaveValue(first);
+});
+
 test("a range of one's own, and what is ignored", async ({ page }) => {
   const stop = Math.floor(Date.now() / 60_000) * 60 - 3600;
   const [from, to] = [stop - 600, stop].map((at) => new Date(at * 1000).toISOString().replace(".000Z", "Z"));
@@ -242,6 +240,8 @@ test("a range of one's own, and what is ignored", async ({ page }) => {
 });
 
 test("live: new rows are shown without a reload, and not when it is off", async ({ page }) => {
+  // the test moves the page's clock, so that an hour passes at once
+  await page.clock.install();
   await sql(CLICKHOUSE, `INSERT INTO deployments (deployment_id, deployment_name, kind, first_seen, last_seen) VALUES ('alive', 'alive', 'production', now() - 600, now())`);
   const add = (per) => sql(CLICKHOUSE, `INSERT INTO requests_10s (ingested, deployment_id, window_start, kafka_partition, ledger, requests, status_2xx)
     SELECT today(), 'alive', toUInt32(intDiv(toUnixTimestamp(now()), 10) * 10 - 600 + number * 10), 0, '', ${per}, ${per} FROM numbers(120)`);
@@ -249,14 +249,24 @@ test("live: new rows are shown without a reload, and not when it is off", async 
   await open(page, "?deployment=alive&range=15m");
   await expect(value(page, "volume", "2xx")).toHaveText("10 req/s");
   await add(50);
+  await page.clock.fastForward("00:10");
   await expect(value(page, "volume", "2xx")).toHaveText("15 req/s");
   await page.getByRole("button", { name: "Live" }).click();
   await expect(page).toHaveURL(/live=0/);
   await expect(page.locator("#countdown")).toHaveText("Not live");
   const asked = [];
-  page.on("request", (request) => asked.push(request.url()));
+  page.on("request", (request) => asked.push(new URL(request.url()).pathname));
+  await add(30);
+  await page.clock.fastForward("01:00:00");
+  // questions are seen in their order: behind this one, none of that hour is under way unseen
+  await page.evaluate(() => fetch("/livez"));
+  await expect.poll(() => asked).toContain("/livez");
+  expect(asked).toEqual(["/livez"]);
+  await expect(value(page, "volume", "2xx")).toHaveText("15 req/s");
   await page.getByRole("button", { name: "Live" }).click();
-  await expect.poll(() => asked.filter((url) => url.includes("/api/v1/panel")).length).toBeGreaterThanOrEqual(2);
+  await expect(value(page, "volume", "2xx")).toHaveText("18 req/s");
+  await page.clock.fastForward("01:00:00");
+  await expect.poll(() => asked.filter((path) => path === "/api/v1/panel").length).toBeGreaterThanOrEqual(2);
 });
 
 test("what is drawn differs: data, zero, none", async ({ page }) => {

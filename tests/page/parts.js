@@ -11,6 +11,8 @@ const TARGET = process.env.CARGO_TARGET_DIR ?? join(ROOT, "target");
 const PROGRAM = process.env.MODELMETER ?? join(TARGET, "debug/modelmeter");
 // The engine opens its folder before it answers; the machine may be busy.
 const START_MS = 60_000;
+// An orderly end takes a few seconds, a dashboard's last answer twelve. Who takes longer is killed, and the test told.
+const STOP_MS = 30_000;
 
 // Starts a role and waits for the line that says where it listens: {url, stop()}.
 export async function start(role, args) {
@@ -18,7 +20,7 @@ export async function start(role, args) {
   const said = [];
   child.stderr.on("data", (text) => said.push(String(text)));
   const ended = new Promise((done) => child.once("exit", done));
-  const url = await new Promise((listens, fails) => {
+  const listening = new Promise((listens, fails) => {
     const late = setTimeout(() => fails(new Error(`${role} does not listen: ${said.join("")}`)), START_MS);
     child.once("error", fails);
     child.once("exit", (code) => fails(new Error(`${role} ended with ${code}: ${said.join("")}`)));
@@ -30,25 +32,40 @@ export async function start(role, args) {
       }
     });
   });
-  return {
-    url,
-    async stop(signal = "SIGTERM") {
-      child.kill(signal);
-      await ended;
-    },
-  };
+  const stop = () => stopped(role, child, ended);
+  try {
+    return { url: await listening, stop };
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
+// May be asked for more than once.
+async function stopped(role, child, ended) {
+  // one that could not be started has no process
+  if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return;
+  child.kill("SIGTERM");
+  let late;
+  const deadline = new Promise((done) => (late = setTimeout(done, STOP_MS, "late")));
+  const first = await Promise.race([ended, deadline]);
+  clearTimeout(late);
+  if (first !== "late") return;
+  child.kill("SIGKILL");
+  await ended;
+  throw new Error(`${role} did not end within ${STOP_MS / 1000} s`);
 }
 
 export async function startEngine() {
   const dir = mkdtempSync(join(tmpdir(), "modelmeter-page-"));
-  const engine = await start("clickhouse", ["--port", "0", "--dir", dir]);
-  return {
-    url: engine.url,
-    async stop() {
-      await engine.stop();
-      rmSync(dir, { recursive: true, force: true });
-    },
-  };
+  const clean = () => rmSync(dir, { recursive: true, force: true });
+  try {
+    const engine = await start("clickhouse", ["--port", "0", "--dir", dir]);
+    return { url: engine.url, stop: () => engine.stop().finally(clean) };
+  } catch (error) {
+    clean();
+    throw error;
+  }
 }
 
 export function migrate(clickhouse, database) {

@@ -5,10 +5,9 @@ import { Card } from "./card.js";
 import { CHARTS } from "./charts.js";
 import { time } from "./format.js";
 import { fillStrip } from "./strip.js";
-import { staleSince } from "./words.js";
+import { ask, Trouble, worded } from "./trouble.js";
+import { SILENT, staleSince } from "./words.js";
 
-// A panel takes a tenth of a second; the server gives up after ten.
-const ANSWER_MS = 15_000;
 // After a failure: soon enough to notice, rare enough to leave a server that starts alone.
 const AGAIN_S = 5;
 // The list of deployments changes rarely.
@@ -21,7 +20,10 @@ let view = address.read(location.search);
 let deployments = [];
 let listedAt = 0;
 let panel = null;
-let lostSince = null;
+// What the panel was asked with; it is shown under no other name and over no other range.
+let panelOf = null;
+// Why nothing new comes, and since when: {reason, since}.
+let lost = null;
 let asking = null;
 let nextAt = null;
 
@@ -29,13 +31,6 @@ const cards = CHARTS.map((chart) => new Card(chart, { toggled, pointed, retry: r
 by("charts").append(...cards.map((card) => card.root));
 by("charts").hidden = true;
 rangeBox.append(...address.RANGES.map(([value, text]) => new Option(text, value)));
-
-async function ask(url, signal) {
-  const response = await fetch(url, { signal: AbortSignal.any([signal, AbortSignal.timeout(ANSWER_MS)]), cache: "no-store" });
-  const body = await response.json();
-  if (!response.ok) throw Object.assign(new Error(body.error.message), { code: body.error.code });
-  return body;
-}
 
 // Reads what the view asks for. A later call overtakes an earlier one.
 async function refresh() {
@@ -45,14 +40,20 @@ async function refresh() {
   nextAt = null;
   try {
     if (Date.now() - listedAt > LIST_EVERY_MS || !deployments.length) {
-      ({ deployments } = await ask("/api/v1/deployments", mine.signal));
+      const listed = await ask("/api/v1/deployments", mine);
+      if (asking !== mine) return;
+      ({ deployments } = listed);
       listedAt = Date.now();
-      view.deployment ??= deployments.reduce((best, of) => (!best || of.last_seen > best.last_seen ? of : best), null)?.id ?? null;
       fillDeployments();
     }
-    if (view.deployment) panel = await ask(address.panelUrl(view), mine.signal);
-    if (asking !== mine) return;
-    lostSince = null;
+    if (!view.deployment) takeDefault();
+    if (view.deployment) {
+      const url = address.panelUrl(view);
+      const read = await ask(url, mine);
+      if (asking !== mine) return;
+      [panel, panelOf] = [read, url];
+    }
+    lost = null;
     say(view.deployment ? null : "No deployment has reported yet. Publish request batches or replica samples to Kafka; schemas/examples/producer.py shows how. This page will notice.");
   } catch (error) {
     if (asking !== mine) return;
@@ -63,15 +64,26 @@ async function refresh() {
   schedule();
 }
 
+// The last heard of, where the URL names none; from here on it names this one, so that Back finds it again.
+function takeDefault() {
+  const last = deployments.reduce((best, of) => (!best || of.last_seen > best.last_seen ? of : best), null);
+  if (!last) return;
+  view.deployment = last.id;
+  history.replaceState(null, "", address.write(view));
+}
+
 function failed(error) {
   if (error.code === "unknown_deployment" || error.code === "bad_parameter") {
-    panel = null;
+    panel = lost = null;
     const what = error.code === "unknown_deployment" ? `No such deployment: ${view.deployment}.` : error.message;
     return say(what, "error");
   }
-  lostSince ??= Date.now() / 1000;
-  const since = time(lostSince);
-  say(error.code ? `ClickHouse cannot be reached since ${since} (${error.message}).` : `Connection lost at ${since}.`, "error");
+  // a fault of the page's own is no fault of the connection
+  if (!(error instanceof Trouble)) console.error(error);
+  const { reason, since } = worded(error);
+  // another reason begins anew
+  if (lost?.reason !== reason) lost = { reason, since: Date.now() / 1000 };
+  say(since(time(lost.since)), "error");
 }
 
 function say(text, kind = "") {
@@ -85,15 +97,15 @@ function say(text, kind = "") {
 
 function schedule() {
   const isMoving = view.live && !view.from && !document.hidden;
-  if (lostSince === null && panel !== null && !isMoving) return;
-  nextAt = Date.now() + 1000 * (lostSince === null ? panel?.refresh_s ?? AGAIN_S : AGAIN_S);
+  if (lost === null && panel !== null && !isMoving) return;
+  nextAt = Date.now() + 1000 * (lost === null ? panel?.refresh_s ?? AGAIN_S : AGAIN_S);
 }
 
 // Counts down to the next question; the text is no live region, lest it be read out each second.
 setInterval(() => {
   const left = nextAt === null ? null : Math.max(0, Math.ceil((nextAt - Date.now()) / 1000));
   if (left === null) by("countdown").textContent = asking ? "" : "Not live";
-  else by("countdown").textContent = lostSince === null ? `again in ${left} s` : `Trying again in ${left} s.`;
+  else by("countdown").textContent = lost === null ? `again in ${left} s` : `Trying again in ${left} s.`;
   if (left === 0) refresh();
 }, 250);
 
@@ -108,7 +120,7 @@ function fillDeployments() {
   const made = [...groups].sort(([a], [b]) => a.localeCompare(b)).map(([model, of]) => {
     const group = document.createElement("optgroup");
     group.label = model;
-    const sorted = of.toSorted((a, b) => name(a).localeCompare(name(b)));
+    const sorted = [...of].sort((a, b) => name(a).localeCompare(name(b)));
     group.append(...sorted.map((one) => {
       const kind = one.kind === "development" ? "development" : "";
       return new Option([name(one), one.environment, kind].filter(Boolean).join(" · "), one.id);
@@ -125,7 +137,10 @@ function paint() {
   deploymentBox.value = view.deployment ?? "";
   paintRange();
   liveButton.setAttribute("aria-pressed", String(view.live && !view.from));
-  by("charts").hidden = panel === null;
+  // what is asked for keeps its place on the page, and shows nothing of what was there before
+  const isWaiting = panel === null && asking !== null;
+  for (const id of ["strip", "charts"]) by(id).classList.toggle("waiting", isWaiting);
+  by("charts").hidden = panel === null && !isWaiting;
   const facts = deployments.find((of) => of.id === view.deployment);
   document.title = facts ? `${name(facts)} - modelmeter` : "modelmeter";
   by("facts").textContent = facts
@@ -135,19 +150,19 @@ function paint() {
   if (panel === null) return by("strip").replaceChildren();
   fillStrip(by("strip"), panel);
   // a lost connection leaves the numbers as they were; only the grey grows
-  const isLost = lostSince !== null && panel.range !== null;
+  const isLost = lost !== null && panel.range !== null;
   const stale = isLost
     ? { staleFrom: panel.now, until: Math.max(panel.now, Math.floor(Date.now() / 1000)) }
     : { staleFrom: staleSince(panel), until: Math.min(panel.stop, panel.now) };
-  for (const card of cards) card.show(panel, facts, view.hide, stale);
+  for (const card of cards) card.show(panel, panelOf, facts, view.hide, stale);
 }
 
 function paintBadge() {
   const badge = by("badge");
   const stale = panel === null ? null : staleSince(panel);
   const [kind, text] = panel === null ? ["", ""]
-    : lostSince !== null ? ["lost", `Stale since ${time(panel.now)}: connection lost`]
-    : stale !== null ? ["stale", `Stale since ${time(stale, panel.now)}: producers silent`]
+    : lost !== null ? ["lost", `Stale since ${time(panel.now)}: ${lost.reason}`]
+    : stale !== null ? ["stale", `Stale since ${time(stale, panel.now)}: ${SILENT}`]
     : panel.stopped_since !== null ? ["", `Complete, no replica since ${time(panel.stopped_since, panel.now)}`]
     : panel.data_until === null ? ["", "No data"]
     : ["", `Data until ${time(panel.data_until, panel.now)}`];
@@ -163,9 +178,17 @@ function paintRange() {
 
 // A choice is a history entry.
 function choose(change) {
-  view = { ...view, ...change, ignored: [] };
-  history.pushState(null, "", address.write(view));
+  const next = { ...view, ...change, ignored: [] };
+  history.pushState(null, "", address.write(next));
+  look(next);
+}
+
+// Turns to another view. A panel of another deployment or range goes at once: under the new name it would be untrue.
+function look(next) {
+  view = next;
+  if (!view.deployment || panelOf !== address.panelUrl(view)) panel = null;
   refresh();
+  paint();
 }
 
 // Keys move the cursor of all charts at once, as the mouse does.
@@ -184,11 +207,7 @@ function toggled(id) {
 deploymentBox.addEventListener("change", () => choose({ deployment: deploymentBox.value }));
 rangeBox.addEventListener("change", () => rangeBox.value !== "own" && choose({ range: rangeBox.value, from: null, to: null }));
 liveButton.addEventListener("click", () => choose(view.from ? { from: null, to: null, live: true } : { live: !view.live }));
-addEventListener("popstate", () => {
-  view = address.read(location.search);
-  view.deployment ??= deploymentBox.value || null;
-  refresh();
-});
+addEventListener("popstate", () => look(address.read(location.search)));
 document.addEventListener("visibilitychange", () => (document.hidden ? (nextAt = null) : view.live && refresh()));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => cards.forEach((card) => card.plot.repaint()));
 addEventListener("keydown", (event) => {

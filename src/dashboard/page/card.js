@@ -3,7 +3,7 @@
 import { count, NOTHING, percent, rfc3339, span, time, written } from "./format.js";
 import { seriesId } from "./charts.js";
 import { Plot } from "./plot.js";
-import { isSettled, runs, statesOf } from "./words.js";
+import { isOver, runs, statesOf } from "./words.js";
 
 const element = (name, className, text) => {
   const made = document.createElement(name);
@@ -20,6 +20,7 @@ export class Card {
     this.pointed = pointed;
     this.retry = retry;
     this.latest = null;
+    this.shownOf = null;
     this.root = element("section", "card");
     this.root.id = chart.name;
     const title = element("h2", "", chart.title);
@@ -65,14 +66,16 @@ export class Card {
     return button;
   }
 
-  // staleFrom: from when on nothing is known, or null; until: where the plot ends.
-  show(panel, facts, hidden, { staleFrom, until }) {
+  // of: what the panel was asked with; staleFrom: from when on nothing is known, or null; until: where the plot ends.
+  show(panel, of, facts, hidden, { staleFrom, until }) {
     const answer = panel.charts[this.chart.name];
     const states = statesOf(this.chart, answer, panel);
     const isAbsent = states.some(({ kind }) => kind === "absent");
     this.say(states);
     this.root.classList.toggle("failed", Boolean(answer.error));
     this.root.classList.toggle("absent", isAbsent);
+    if (this.shownOf !== of) this.clear();
+    this.shownOf = of;
     if (answer.error) return;
     this.definition.textContent = this.chart.definition(span(answer.step), facts);
     this.latest = { panel, answer };
@@ -85,6 +88,16 @@ export class Card {
     this.box.setAttribute("aria-label", this.summary());
     this.moved(this.plot.uplot?.cursor.idx ?? null);
     if (!this.table.hidden) this.fillTable();
+  }
+
+  // Nothing of another deployment or range stays, not even where the new one cannot be read.
+  clear() {
+    this.latest = null;
+    this.plot.clear();
+    this.readout.textContent = "";
+    for (const value of this.values.values()) value.textContent = NOTHING;
+    this.box.setAttribute("aria-label", this.chart.title);
+    this.table.replaceChildren();
   }
 
   say(states) {
@@ -127,7 +140,7 @@ export class Card {
     if (replicas !== null) parts.push(`${count(replicas)} ${replicas === 1 ? "replica" : "replicas"}`);
     if (coverage[at] === "n") parts.push("no data");
     if (coverage[at] === "p") parts.push("not here yet");
-    else if (!isSettled(t[at], step, panel.now)) parts.push("still being read");
+    else if (!isOver(t[at], step, panel.now)) parts.push("still being read");
     if (coverage[at] === "z") parts.push("zero");
     return parts.join(" · ");
   }
@@ -194,10 +207,10 @@ export class Card {
   }
 }
 
-// The last step that lies wholly in the past and has been read.
+// The last step that has ended and been read to its end.
 export function lastComplete({ t, step, coverage }, { now }) {
   for (let at = t.length - 1; at >= 0; at -= 1) {
-    if (t[at] + step <= now && isSettled(t[at], step, now) && coverage[at] !== "p") return at;
+    if (isOver(t[at], step, now) && coverage[at] !== "p") return at;
   }
   return null;
 }

@@ -7,6 +7,7 @@ const number = (value, n) => value.toLocaleString("en-US", { minimumFractionDigi
 
 export function duration(ms) {
   if (ms === null || ms === undefined) return NOTHING;
+  if (ms > 0 && ms < 0.0005) return "< 1 µs";
   if (ms < 0.9995) return `${number(ms * 1000, 0)} µs`;
   if (ms < 9.95) return `${number(ms, 1)} ms`;
   if (ms < 999.5) return `${number(ms, 0)} ms`;
@@ -17,12 +18,15 @@ export function duration(ms) {
 
 export function rate(perSecond) {
   if (perSecond === null || perSecond === undefined) return NOTHING;
+  // what is there is never written as none
+  if (perSecond > 0 && perSecond * 60 < 0.05) return "< 0.1 req/min";
   if (perSecond > 0 && perSecond < 0.1) return `${number(perSecond * 60, 1)} req/min`;
   return `${number(perSecond, digits(perSecond))} req/s`;
 }
 
 export function bytes(value) {
   if (value === null || value === undefined) return NOTHING;
+  if (value > 0 && value < 0.05) return "< 0.1 B";
   const { name, per } = byteUnit(value);
   return `${number(value / per, digits(value / per))} ${name}`;
 }
@@ -55,6 +59,7 @@ export function cores(value) {
 
 export function count(value) {
   if (value === null || value === undefined) return NOTHING;
+  if (value > 0 && value < 0.05) return "< 0.1";
   return number(value, Number.isInteger(value) ? 0 : 1);
 }
 

@@ -16,7 +16,7 @@ export class Plot {
   // `moved` is told the index under the cursor, or null.
   constructor(box, chart, moved) {
     // the base of a stack is drawn last, over the layers that reach down behind it
-    const layers = chart.stacked ? chart.series.toReversed() : chart.series;
+    const layers = chart.stacked ? [...chart.series].reverse() : chart.series;
     Object.assign(this, { box, chart, moved, layers, drawn: null, uplot: null });
     new ResizeObserver(() => this.uplot?.setSize(this.size())).observe(box);
   }
@@ -37,9 +37,14 @@ export class Plot {
       failed: series.rps_5xx?.map((value, i) => value > 0 && settled[i]) ?? [],
       isBlank: shown.flat().every((value) => value === null) };
     const columns = stackOrNot(this.chart, scaled);
-    const data = [t.map((at) => at + step / 2), ...(this.chart.stacked ? columns.toReversed() : columns)];
+    const data = [t.map((at) => at + step / 2), ...(this.chart.stacked ? [...columns].reverse() : columns)];
     if (this.uplot) this.uplot.setData(data);
     else this.make(data);
+  }
+
+  clear() {
+    this.uplot?.destroy();
+    this.uplot = this.drawn = null;
   }
 
   // Anew, in the colours of now.

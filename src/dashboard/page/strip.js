@@ -20,12 +20,25 @@ export function fillStrip(list, panel) {
   const tiles = [
     ["Requests", count(requests), `in ${per}`],
     ["5xx", rate(at("volume", "rps_5xx")), n],
-    ["End-to-end p95", duration(at("end_to_end", "end_to_end_p95_ms")), n],
-    ["Inference p95", duration(at("inference", "inference_p95_ms")), n],
+    ["End-to-end p95", ...percentile(0.95, at("end_to_end", "end_to_end_p95_ms"), at("end_to_end", "requests"))],
+    ["Inference p95", ...percentile(0.95, at("inference", "inference_p95_ms"), at("inference", "requests"))],
     ["Replicas active", count(at("replicas", "active")), starting === null ? "" : `${count(starting)} starting`],
     ...(has(charts, "gpu") ? gpuTiles(at) : cpuTiles(at)),
   ];
-  list.replaceChildren(...tiles.map(([label, value, more]) => tile(label, value, more)));
+  list.replaceChildren(...tiles.map((of) => tile(...of)));
+}
+
+// The q-quantile of n rests on the n(1 - q) slowest requests. Under ten it is thin; under one it is only the slowest.
+const ENOUGH = 10;
+
+// Value, what stands beside it, and how it looks. Muted, not half transparent, which would be too pale to read.
+export function percentile(q, ms, n) {
+  if (ms === null || n === null) return [NOTHING, n === null ? "" : `n ${count(n)}`];
+  // 0.95 has no exact binary form: 20 requests are one of them, not 1.0000000000000009
+  const rests = Number((n * (1 - q)).toFixed(6));
+  if (rests < 1) return [`too few (n ${count(n)})`, "", "few"];
+  if (rests < ENOUGH) return [duration(ms), `n ${count(n)}, rests on ${Math.floor(rests)}`, "thin"];
+  return [duration(ms), `n ${count(n)}`];
 }
 
 function gpuTiles(at) {
@@ -46,12 +59,12 @@ function cpuTiles(at) {
   ];
 }
 
-function tile(label, value, more) {
+function tile(label, value, more, look) {
   const box = document.createElement("div");
   const name = document.createElement("dt");
   name.textContent = label;
   const shown = document.createElement("dd");
-  shown.className = "value";
+  shown.className = ["value", look].filter(Boolean).join(" ");
   shown.textContent = value ?? NOTHING;
   const beside = document.createElement("dd");
   beside.className = "more";

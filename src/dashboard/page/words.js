@@ -14,13 +14,19 @@ export function runs(coverage, letter) {
   return found;
 }
 
+// A page sees silence, not its cause: whether nobody sent, or nobody has read yet what was sent.
+export const SILENT = "producers silent or the pipeline behind";
+
 // What a chart lags: the interval of a sample, and a flush.
 const LAG_S = 10;
 // In a step this long, what the lag takes away is no more than a tenth.
 const LONG_S = 100;
 
+// Whether a step has ended, and all of it been read.
+export const isOver = (t, step, now) => t + step <= now - LAG_S;
+
 // Whether a step's numbers are worth drawing: those of the last seconds would dip, because they are still being read.
-export const isSettled = (t, step, now) => t + step <= now - LAG_S || Math.min(t + step, now) - t >= LONG_S;
+export const isSettled = (t, step, now) => isOver(t, step, now) || Math.min(t + step, now) - t >= LONG_S;
 
 const any = (series) => series?.some((value) => value !== null) ?? false;
 const anyAbove0 = (series) => series?.some((value) => value > 0) ?? false;
@@ -69,7 +75,7 @@ function none(chart, { coverage, t, step }, panel) {
   }
   const stale = staleSince(panel);
   if (stale !== null && coverage.findLast((letter) => letter !== "p") === "n" && stale > t[0]) {
-    return { kind: "stale", text: `Stale since ${time(stale, panel.now)}: producers silent.` };
+    return { kind: "stale", text: `Stale since ${time(stale, panel.now)}: ${SILENT}.` };
   }
   const isFirst = gaps[0][0] === 0 && panel.first_seen !== null && panel.first_seen >= t[0];
   if (isFirst && gaps.length === 1 && gaps[0][1] < t.length) {
@@ -78,9 +84,12 @@ function none(chart, { coverage, t, step }, panel) {
   const [from, behind] = gaps.at(-1);
   const until = Math.min(t[behind - 1] + step, panel.now);
   const more = gaps.length > 1 ? ` ${gaps.length} gaps in all.` : "";
+  // behind a gap that reaches to the present, the pipeline may still come
+  const isLast = behind === t.length || coverage.slice(behind).every((letter) => letter === "p");
+  const [orBehind, running] = isLast ? [", or the pipeline is behind", "Are agent and processor running?"] : ["", "Is the agent running?"];
   const why = chart.of === "requests" || panel.coverage[from] === "n"
-    ? "no replica reported. Is the agent running?"
-    : "requests were counted, but no replica was sampled.";
+    ? `no replica reported${orBehind}. ${running}`
+    : `requests were counted, but no replica was sampled${orBehind}.`;
   return { kind: "none", text: `No data from ${time(t[from], panel.now)} to ${time(until, panel.now)}: ${why}${more}` };
 }
 
