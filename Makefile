@@ -11,7 +11,7 @@ VENV := $(PARTS)/venv
 REQUIREMENTS := tests/integration/python/requirements.txt
 PAGE := tests/page
 
-.PHONY: help prerequisites local-parts build demo fmt lint test test-page clean
+.PHONY: help prerequisites local-parts build demo fmt lint test test-page bench clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -44,6 +44,9 @@ test-page: local-parts $(PAGE)/node_modules/.made ## the page in a browser, on t
 	@$(PAGE)/browser
 	cargo build --locked
 	cd $(PAGE) && node_modules/.bin/playwright test
+
+bench: build local-parts ## what an event costs: instructions (with valgrind) and CPU time; target/bench/*.json
+	cargo bench --locked --bench pipeline
 
 clean: ## remove what was built and fetched
 	cargo clean
