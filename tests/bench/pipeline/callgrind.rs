@@ -9,6 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context, bail, ensure};
 
+use super::cpu::{self, Cores};
 use super::input::Shape;
 use super::steps::Step;
 
@@ -53,7 +54,10 @@ pub fn measure(shape: Shape) -> anyhow::Result<[f64; 3]> {
 /// Instructions inside one step's function, and the events of a round.
 fn count(shape: Shape, step: Step, n_rounds: usize) -> anyhow::Result<(u64, u64)> {
     let binary = std::env::current_exe().context("the benchmark's own binary is not found")?;
-    let output = Command::new("valgrind")
+    let mut command = Command::new("valgrind");
+    // it ends with this process, whatever ends that
+    cpu::confine(&mut command, &Cores::split()?.others);
+    let output = command
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
         .arg(format!("--toggle-collect={}", step.symbol()))
         .arg(binary)
