@@ -14,7 +14,7 @@ BUILT := $(or $(CARGO_TARGET_DIR),target)
 # the demo's binary; its test takes the one that the other tests were built with
 PROGRAM = $(BUILT)/release/modelmeter
 
-.PHONY: help prerequisites local-parts build demo fmt lint test test-page test-demo clean
+.PHONY: help prerequisites local-parts build demo fmt lint test test-page test-demo bench clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -59,6 +59,9 @@ test-demo: READY_FILE =
 test-demo: local-parts ## the whole demo for a minute, unoptimised: its numbers must be right
 	cargo build --locked
 	@$(RUN_DEMO)
+
+bench: build local-parts ## what an event costs: instructions (with valgrind) and CPU time; target/bench/*.json
+	cargo bench --locked --bench pipeline
 
 clean: ## remove what was built and fetched
 	cargo clean
