@@ -91,7 +91,7 @@ impl Filler {
         Ok(())
     }
 
-    /// Whether the store has what was folded: every ledger is at the end, and the coarsest table counts every event.
+    /// Whether the store has what was folded: every table's ledger is at the end.
     pub async fn check(&self) -> anyhow::Result<()> {
         for &table in self.source.stream.tables() {
             let ledgers = ledger::read(&self.client, table, &self.ledger, &[PARTITION]).await?;
