@@ -12,7 +12,7 @@ mod http;
 mod panel;
 mod query_string;
 mod range;
-mod views;
+pub mod views;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
