@@ -19,6 +19,7 @@ pub mod http;
 pub mod intake;
 pub mod memory;
 pub mod protocol;
+pub mod share;
 pub mod status;
 pub mod worker;
 pub mod writer;

@@ -10,12 +10,12 @@ use std::time::Instant;
 
 use super::backoff::Backoff;
 use super::protocol::EncodedFlush;
+use super::share::{Share, ShareKind, fits};
 use super::status::{InsertResult, Status};
 use crate::clock;
 use crate::config::StoreAddress;
 use crate::core::deployment::DeploymentRow;
-use crate::core::ledger::{Fate, Ledger, fate_of, fate_of_heartbeat, ingest_day};
-use crate::core::partition::{MAX_RANGE_BYTES, MAX_RANGE_ROWS};
+use crate::core::ledger::{Fate, Ledger, ingest_day};
 use crate::core::recovery::Recovery;
 use crate::core::table::{Source, Stream, Table};
 use crate::store::columns::columns;
@@ -55,31 +55,6 @@ struct Head {
     to: u64,
     ingested: Option<i64>,
     epoch: i32,
-}
-
-/// One partition's share of an insert.
-struct Share {
-    source: Source,
-    kind: ShareKind,
-    append_day: Option<i64>,
-    chunk: Chunk,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum ShareKind {
-    /// Covers `[from, to)`.
-    Data { from: u64, to: u64 },
-    /// Covers nothing, and says that the ledger stands here.
-    Heartbeat { at: u64 },
-}
-
-impl Share {
-    fn fate(&self, ingested: i64, now: Option<Ledger>) -> Fate {
-        match self.kind {
-            ShareKind::Data { from, to } => fate_of(from, to, now.map(|ledger| ledger.to)),
-            ShareKind::Heartbeat { at } => fate_of_heartbeat(at, ingested, now),
-        }
-    }
 }
 
 pub struct Writer {
@@ -452,14 +427,6 @@ impl Writer {
         }
         self.status.tell_blocked(None);
     }
-}
-
-fn fits(group: &[Share], share: &Share) -> bool {
-    let n_rows: usize = group.iter().map(|share| share.chunk.n_rows()).sum();
-    let n_bytes: usize = group.iter().map(|share| share.chunk.n_bytes()).sum();
-    group.is_empty()
-        || n_rows + share.chunk.n_rows() <= MAX_RANGE_ROWS
-            && n_bytes + share.chunk.n_bytes() <= MAX_RANGE_BYTES
 }
 
 fn head_after(share: &Share, ingested: i64, now: &HashMap<i32, Ledger>) -> Head {
