@@ -35,6 +35,7 @@
 //! (librdkafka's batch call, leader epochs, topic ids), [`core::level`] (prefetch), [`processor::cores`] (CPU affinity), [`processor::memory`]
 //! (allocator thresholds), [`local::clickhouse`] (the engine's C functions), [`local::process`]
 //! (PDEATHSIG, signals).
+pub mod agent;
 pub mod bus;
 pub mod clock;
 pub mod config;
