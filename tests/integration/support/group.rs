@@ -1,6 +1,6 @@
 //! What an operator does to a consumer group and to topics behind the processors' back.
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
+use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
@@ -75,11 +75,4 @@ pub fn delete_records(kafka: &str, topic: &str, partition: i32, before: i64) {
         deleted.elements().iter().all(|e| e.error().is_ok()),
         "{deleted:?}"
     );
-}
-
-/// Gives a topic more partitions.
-pub fn add_partitions(kafka: &str, topic: &str, count: usize) {
-    let more = [NewPartitions::new(topic, count)];
-    let added = block_on(admin(kafka).create_partitions(&more, &AdminOptions::new()));
-    assert!(matches!(added.as_deref(), Ok([Ok(_)])), "{added:?}");
 }
