@@ -36,9 +36,17 @@ pub struct GpuArgs {
     /// CUDA_VISIBLE_DEVICES and NVIDIA_VISIBLE_DEVICES say, else all.
     #[arg(long = "gpus", env = "MODELMETER_GPUS", value_name = "LIST")]
     pub gpus: Option<String>,
-    #[arg(long = "cuda-visible-devices", env = "CUDA_VISIBLE_DEVICES", hide = true)]
+    #[arg(
+        long = "cuda-visible-devices",
+        env = "CUDA_VISIBLE_DEVICES",
+        hide = true
+    )]
     pub cuda_visible_devices: Option<String>,
-    #[arg(long = "nvidia-visible-devices", env = "NVIDIA_VISIBLE_DEVICES", hide = true)]
+    #[arg(
+        long = "nvidia-visible-devices",
+        env = "NVIDIA_VISIBLE_DEVICES",
+        hide = true
+    )]
     pub nvidia_visible_devices: Option<String>,
     /// NVIDIA's management library, where it is not found by its name.
     #[arg(

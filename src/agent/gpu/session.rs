@@ -93,12 +93,7 @@ fn warn(wanted: &Wanted, error: &NvmlError) {
 }
 
 /// Watches for as long as the library answers; gives why it does not, or none where the thread was given up.
-fn stay(
-    nvml: &Nvml,
-    wanted: &Wanted,
-    board: &Board,
-    has_warned: &mut bool,
-) -> Option<NvmlError> {
+fn stay(nvml: &Nvml, wanted: &Wanted, board: &Board, has_warned: &mut bool) -> Option<NvmlError> {
     loop {
         let over = match find(nvml, wanted) {
             Ok(found) => {
@@ -161,11 +156,7 @@ fn watch(nvml: &Nvml, wanted: &Wanted, board: &Board, found: Vec<Found<'_>>) -> 
 }
 
 fn has_changed(nvml: &Nvml, wanted: &Wanted, before: &[Candidate]) -> bool {
-    find(nvml, wanted).is_ok_and(|now| {
-        !now.iter()
-            .map(|gpu| &gpu.candidate)
-            .eq(before)
-    })
+    find(nvml, wanted).is_ok_and(|now| !now.iter().map(|gpu| &gpu.candidate).eq(before))
 }
 
 /// A GPU that the replica can see.

@@ -69,7 +69,9 @@ impl Visible {
     /// The candidates that the replica can see.
     pub fn pick(&self, candidates: &[Candidate]) -> Vec<Candidate> {
         let outer = match &self.outer {
-            List::Names(names) if self.outer_is_of_the_host && is_cut_already(names, candidates) => {
+            List::Names(names)
+                if self.outer_is_of_the_host && is_cut_already(names, candidates) =>
+            {
                 candidates.to_vec()
             }
             outer => pick(outer, candidates),
@@ -90,11 +92,7 @@ fn list(text: &str) -> List {
     match text {
         "all" => List::All,
         "" | "none" | "-1" | "NoDevFiles" => List::None,
-        _ => List::Names(
-            text.split(',')
-                .map(|name| name.trim().to_owned())
-                .collect(),
-        ),
+        _ => List::Names(text.split(',').map(|name| name.trim().to_owned()).collect()),
     }
 }
 

@@ -97,9 +97,10 @@ impl Cgroup {
     pub fn is_one_thing(&self) -> bool {
         self.places().any(|place| {
             let own_top = place.folder == place.top
-                && (place.is_cut || NOT_AT_THE_ROOT
-                    .iter()
-                    .any(|file| place.folder.join(file).exists()));
+                && (place.is_cut
+                    || NOT_AT_THE_ROOT
+                        .iter()
+                        .any(|file| place.folder.join(file).exists()));
             own_top || is_of_a_runtime(&place.folder)
         })
     }

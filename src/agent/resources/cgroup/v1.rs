@@ -14,8 +14,7 @@ const NANOS_IN_MICRO: u64 = 1000;
 const NO_LIMIT_FROM: u64 = 1 << 60;
 
 pub fn read(cpu: Option<&Place>, cpuacct: Option<&Place>, memory: Option<&Place>) -> Usage {
-    let used_ns: Option<u64> =
-        cpuacct.and_then(|place| number(&place.folder, "cpuacct.usage"));
+    let used_ns: Option<u64> = cpuacct.and_then(|place| number(&place.folder, "cpuacct.usage"));
     Usage {
         cpu_seconds: used_ns.map(|ns| ns as f64 / NANOS),
         cpu_limit_cores: cpu.and_then(|place| place.tightest(quota_cores)),
