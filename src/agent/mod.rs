@@ -6,7 +6,11 @@
 //! It never delays, changes or fails a request because of a metric: nothing that a request meets waits for a disk, for
 //! Kafka or for a lock that such a wait could hold.
 
+pub mod child;
 pub mod condition;
+pub mod gpu;
 pub mod loss;
 pub mod meter;
+pub mod readiness;
 pub mod readings;
+pub mod resources;
