@@ -7,6 +7,9 @@
 //! Kafka or for a lock that such a wait could hold.
 
 pub mod condition;
+pub mod identity;
 pub mod loss;
 pub mod meter;
+pub mod out;
 pub mod readings;
+pub mod status;
