@@ -2,6 +2,7 @@
 
 mod support;
 
+mod agent;
 mod clickhouse_face;
 mod crash;
 mod dashboard;
