@@ -43,6 +43,7 @@ pub mod core;
 pub mod dashboard;
 pub mod demo;
 pub mod local;
+pub mod probes;
 pub mod processor;
 pub mod replay;
 pub mod store;

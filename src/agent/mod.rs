@@ -1,16 +1,204 @@
-//! The agent: sits in the path of a model server's requests, measures each, and publishes what it saw.
+//! The agent: sits beside a model server, learns of each request, and publishes what it saw.
 //!
-//! The path: [`meter`] is where a finished request is left without waiting; [`loss`] counts what had to go. What the
-//! replica is and uses stands beside it: [`condition`] and [`readings`].
+//! ```text
+//!  server ──POST /v1/events──► events_api ──►┐
+//!                              meter ───────►┴─ out: publisher ──► Kafka
+//!  condition, readings ─────────────────────────► a sample every 5 s
+//! ```
+//!
+//! The path: [`meter`] is where a finished request is left without waiting; [`events_api`] takes what the server measured
+//! itself; [`out`] is the way to Kafka; [`loss`] counts what had to go. What the replica is and uses stands beside it:
+//! [`condition`] and [`readings`]. [`identity`] is who speaks, [`status`] what the agent says of itself.
 //!
 //! It never delays, changes or fails a request because of a metric: nothing that a request meets waits for a disk, for
 //! Kafka or for a lock that such a wait could hold.
 
+pub mod arguments;
+mod check;
 pub mod child;
 pub mod condition;
+pub mod events_api;
 pub mod gpu;
+pub mod identity;
 pub mod loss;
 pub mod meter;
+pub mod out;
 pub mod readiness;
 pub mod readings;
 pub mod resources;
+pub mod status;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+pub use self::arguments::AgentArgs;
+use self::arguments::AgentConfig;
+use self::condition::Condition;
+use self::events_api::{EventsListener, Intake};
+use self::meter::Meter;
+use self::out::batcher::Batcher;
+use self::out::kafka::Client;
+use self::out::outbox::{Backlog, Outbox};
+use self::out::publisher::{Ending, POSTED_QUEUE, Publisher};
+use self::out::sampler::{ReadResources, Sampler, SamplerParts};
+use self::out::spool::Spool;
+use self::readings::Readings;
+use self::status::AgentStatus;
+use crate::core::event::{ReplicaState, RequestEvent};
+use crate::probes;
+
+/// Between two looks at whether the publisher's thread still runs.
+const PUBLISHER_LOOK: Duration = Duration::from_millis(50);
+
+/// Runs the agent until it is told to stop, or checks and leaves.
+///
+/// # Errors
+/// When a flag is wrong, an address cannot be taken, or the publisher dies.
+pub async fn run(args: AgentArgs, shutdown: CancellationToken) -> anyhow::Result<ExitCode> {
+    let random = identity::random_bytes().context("the kernel gives no random bytes")?;
+    let config = args.check(random)?;
+    if args.check {
+        let is_right = check::run(&args, &config).await;
+        return Ok(if is_right {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        });
+    }
+    tracing::info!(?args, replica = config.identity.replica_id, "starting");
+    let meter = Arc::new(Meter::new(Instant::now()));
+    let status = Arc::new(AgentStatus::new(meter.clone(), shutdown.clone()));
+    let (posted, from_server) = sync_channel(POSTED_QUEUE);
+
+    let admin = TcpListener::bind(args.admin_listen)
+        .await
+        .with_context(|| format!("--admin-listen {}", args.admin_listen))?;
+    println!("agent: admin on http://{}", admin.local_addr()?);
+    let admin = tokio::spawn(probes::serve(admin, status.clone()));
+    let mut events = None;
+    if let Some(address) = &args.events_listen {
+        let listener = EventsListener::bind(address)
+            .await
+            .with_context(|| format!("--events-listen {address}"))?;
+        println!("agent: listening on {}", listener.address()?);
+        let intake = Arc::new(Intake {
+            meter: meter.clone(),
+            posted,
+        });
+        events = Some(tokio::spawn(events_api::serve(listener, intake)));
+    }
+    // a server that only posts says by that that it serves
+    let (_condition, condition) = watch::channel(Condition {
+        state: ReplicaState::Active,
+        ..Condition::UNSEEN
+    });
+    let surroundings = Surroundings {
+        meter,
+        status,
+        condition,
+        resources: Box::new(Readings::default),
+        sees_requests: false,
+        posted: from_server,
+    };
+    let ending = Ending {
+        stopping: shutdown.clone(),
+        finished: CancellationToken::new(),
+    };
+    let publisher = publisher(&args, &config, surroundings)?.start(ending.clone())?;
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        () = ended(&publisher) => {}
+    }
+    if let Some(events) = events {
+        events.abort();
+        // its listener and the socket's file go with it
+        let _ = events.await;
+    }
+    ending.finished.cancel();
+    ended(&publisher).await;
+    admin.abort();
+    let left = publisher
+        .join()
+        .map_err(|_| anyhow::anyhow!("the publisher died"))?;
+    tell_left(left);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What the publisher is given by the rest of the agent.
+struct Surroundings {
+    meter: Arc<Meter>,
+    status: Arc<AgentStatus>,
+    condition: watch::Receiver<Condition>,
+    resources: ReadResources,
+    sees_requests: bool,
+    posted: Receiver<Vec<RequestEvent>>,
+}
+
+fn publisher(
+    args: &AgentArgs,
+    config: &AgentConfig,
+    surroundings: Surroundings,
+) -> anyhow::Result<Publisher> {
+    let Surroundings {
+        meter,
+        status,
+        condition,
+        resources,
+        sees_requests,
+        posted,
+    } = surroundings;
+    let client = Client::new(&config.kafka)?;
+    let spool = match Spool::open(&args.spool, &config.identity.deployment_id) {
+        Ok((spool, leftovers)) => {
+            let n_events: u64 = leftovers.iter().map(|l| u64::from(l.name.n_events)).sum();
+            tracing::info!(n_batches = leftovers.len(), n_events, "the spool is open");
+            Some((spool, leftovers))
+        }
+        Err(error) => {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "there is no spool; batches are kept in memory");
+            None
+        }
+    };
+    let parts = SamplerParts {
+        meter: meter.clone(),
+        condition,
+        resources,
+        sees_requests,
+        interval: args.sample_interval,
+    };
+    Ok(Publisher {
+        identity: config.identity.clone(),
+        meter,
+        posted,
+        batcher: Batcher::new(args.batch_interval),
+        sampler: Sampler::new(parts, Instant::now()),
+        outbox: Outbox::new(spool, config.room),
+        client,
+        status,
+        deadline: args.shutdown_deadline,
+    })
+}
+
+async fn ended<T>(thread: &JoinHandle<T>) {
+    while !thread.is_finished() {
+        tokio::time::sleep(PUBLISHER_LOOK).await;
+    }
+}
+
+fn tell_left(left: Backlog) {
+    let n_lost = left.n_events_in_memory;
+    println!(
+        "agent: {} batches with {} events stay in the spool, {n_lost} events in memory are lost",
+        left.n_messages,
+        left.n_events - n_lost,
+    );
+}

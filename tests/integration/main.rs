@@ -2,6 +2,7 @@
 
 mod support;
 
+mod agent;
 mod agent_resources;
 mod clickhouse_face;
 mod crash;
