@@ -6,8 +6,12 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::child::ChildArgs;
 use super::identity::{Identity, IdentityArgs, IdentityError};
 use super::out::outbox::{MAX_MEMORY_BYTES, Room};
+use super::proxy::ProxyArgs;
+use super::readiness::ReadinessArgs;
+use super::resources::ResourceArgs;
 use crate::bus::avro::limits::MAX_INTERVAL_US;
 use crate::config::{KafkaArgs, KafkaOption, TopicArgs, parse_duration};
 
@@ -32,6 +36,8 @@ pub struct AgentArgs {
     /// A librdkafka option, passed through; may be given more than once.
     #[arg(short = 'X', long = "kafka-option", value_name = "KEY=VALUE")]
     pub kafka_options: Vec<KafkaOption>,
+    #[command(flatten)]
+    pub proxy: ProxyArgs,
     /// Where the server may post events by itself: a loopback address, or unix:PATH.
     #[arg(
         long,
@@ -65,8 +71,14 @@ pub struct AgentArgs {
     /// How long SIGTERM may take to deliver what is left; the rest stays in the spool for the next start.
     #[arg(long, default_value = "10s", value_parser = parse_duration, value_name = "DURATION")]
     pub shutdown_deadline: Duration,
+    #[command(flatten)]
+    pub readiness: ReadinessArgs,
+    #[command(flatten)]
+    pub resources: ResourceArgs,
+    #[command(flatten)]
+    pub child: ChildArgs,
     /// Only say whether the configuration is right and Kafka can be reached.
-    #[arg(long)]
+    #[arg(id = "check_only", long = "check")]
     pub check: bool,
 }
 
@@ -110,7 +122,9 @@ pub enum ArgumentError {
     Identity(#[from] IdentityError),
     #[error("--kafka (or MODELMETER_KAFKA) is required")]
     NoKafka,
-    #[error("--events-listen is required: without it nothing is measured")]
+    #[error(
+        "--listen and --upstream, or --events-listen, are required: without them nothing is measured"
+    )]
     NothingToDo,
     #[error("--spool-bytes: at least {MIN_SPOOL_BYTES}, not {0}")]
     SpoolBytes(u64),
@@ -152,7 +166,7 @@ impl AgentArgs {
         if self.bootstrap.is_none() {
             errors.push(ArgumentError::NoKafka);
         }
-        if self.events_listen.is_none() {
+        if self.events_listen.is_none() && self.proxy.listen.is_none() {
             errors.push(ArgumentError::NothingToDo);
         }
         if self.spool_bytes < MIN_SPOOL_BYTES {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::arguments::{AgentArgs, AgentConfig};
@@ -10,6 +11,9 @@ use crate::bus::topics;
 
 /// How long Kafka may take about one topic.
 const KAFKA_DEADLINE: Duration = Duration::from_secs(10);
+
+/// The model server is beside the agent.
+const UPSTREAM_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Prints what it found; true when all of it is right.
 pub async fn run(args: &AgentArgs, config: &AgentConfig) -> bool {
@@ -34,6 +38,20 @@ pub async fn run(args: &AgentArgs, config: &AgentConfig) -> bool {
             Err(error) => Err(chain(&error)),
         },
     );
+    if let Some(upstream) = &args.proxy.upstream {
+        let reached = timeout(UPSTREAM_DEADLINE, TcpStream::connect(&upstream.authority)).await;
+        say(
+            format!("upstream {}", upstream.authority),
+            match reached {
+                Ok(Ok(_)) => Ok("it takes connections".to_owned()),
+                Ok(Err(error)) => Err(chain(&error)),
+                Err(_) => Err(format!(
+                    "no answer within {} s",
+                    UPSTREAM_DEADLINE.as_secs()
+                )),
+            },
+        );
+    }
     let kafka = &config.kafka;
     for topic in [&kafka.topics.requests, &kafka.topics.replicas] {
         let what = format!("kafka {}, topic {topic}", kafka.bootstrap);

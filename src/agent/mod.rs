@@ -1,12 +1,13 @@
-//! The agent: sits beside a model server, learns of each request, and publishes what it saw.
+//! The agent: sits in front of a model server or beside it, learns of each request, and publishes what it saw.
 //!
 //! ```text
-//!  server ──POST /v1/events──► events_api ──►┐
-//!                              meter ───────►┴─ out: publisher ──► Kafka
+//!  client ──► proxy ──► server
+//!               └──────► meter ──────────────►┐
+//!  server ──POST /v1/events──► events_api ───►┴─ out: publisher ──► Kafka
 //!  condition, readings ─────────────────────────► a sample every 5 s
 //! ```
 //!
-//! The path: [`meter`] is where a finished request is left without waiting; [`events_api`] takes what the server measured
+//! The path: [`proxy`] passes requests on and measures them; [`meter`] is where a finished request is left without waiting; [`events_api`] takes what the server measured
 //! itself; [`out`] is the way to Kafka; [`loss`] counts what had to go. What the replica is and uses stands beside it:
 //! [`condition`] and [`readings`]. [`identity`] is who speaks, [`status`] what the agent says of itself.
 //!
@@ -23,14 +24,16 @@ pub mod identity;
 pub mod loss;
 pub mod meter;
 pub mod out;
+pub mod proxy;
 pub mod readiness;
 pub mod readings;
 pub mod resources;
 pub mod status;
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -41,6 +44,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::arguments::AgentArgs;
 use self::arguments::AgentConfig;
+use self::child::{ChildStatus, Wrapped};
 use self::condition::Condition;
 use self::events_api::{EventsListener, Intake};
 use self::meter::Meter;
@@ -50,13 +54,17 @@ use self::out::outbox::{Backlog, Outbox};
 use self::out::publisher::{Ending, POSTED_QUEUE, Publisher};
 use self::out::sampler::{ReadResources, Sampler, SamplerParts};
 use self::out::spool::Spool;
-use self::readings::Readings;
+use self::proxy::{Proxy, Upstream};
+use self::resources::ResourceSampler;
 use self::status::AgentStatus;
 use crate::core::event::{ReplicaState, RequestEvent};
 use crate::probes;
 
 /// Between two looks at whether the publisher's thread still runs.
 const PUBLISHER_LOOK: Duration = Duration::from_millis(50);
+
+/// In the place of a server's address where a check was given, which names its own.
+const UNASKED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// Runs the agent until it is told to stop, or checks and leaves.
 ///
@@ -83,29 +91,21 @@ pub async fn run(args: AgentArgs, shutdown: CancellationToken) -> anyhow::Result
         .with_context(|| format!("--admin-listen {}", args.admin_listen))?;
     println!("agent: admin on http://{}", admin.local_addr()?);
     let admin = tokio::spawn(probes::serve(admin, status.clone()));
-    let mut events = None;
-    if let Some(address) = &args.events_listen {
-        let listener = EventsListener::bind(address)
-            .await
-            .with_context(|| format!("--events-listen {address}"))?;
-        println!("agent: listening on {}", listener.address()?);
-        let intake = Arc::new(Intake {
-            meter: meter.clone(),
-            posted,
-        });
-        events = Some(tokio::spawn(events_api::serve(listener, intake)));
-    }
-    // a server that only posts says by that that it serves
-    let (_condition, condition) = watch::channel(Condition {
-        state: ReplicaState::Active,
-        ..Condition::UNSEEN
-    });
+    let events = serve_events(&args, &meter, posted).await?;
+    let server = match args.child.command.is_empty() {
+        true => None,
+        false => Some(child::spawn(&args.child).await?),
+    };
+    let child = server.as_ref().map(|server| server.status.clone());
+    let mut resources = ResourceSampler::new(&args.resources, child.clone());
+    let condition = condition(&args, child, &shutdown).await?;
+    let proxy = start_proxy(&args, &meter, &condition, &shutdown)?;
     let surroundings = Surroundings {
         meter,
         status,
         condition,
-        resources: Box::new(Readings::default),
-        sees_requests: false,
+        resources: Box::new(move || resources.read()),
+        sees_requests: proxy.is_some(),
         posted: from_server,
     };
     let ending = Ending {
@@ -113,9 +113,15 @@ pub async fn run(args: AgentArgs, shutdown: CancellationToken) -> anyhow::Result
         finished: CancellationToken::new(),
     };
     let publisher = publisher(&args, &config, surroundings)?.start(ending.clone())?;
-    tokio::select! {
-        () = shutdown.cancelled() => {}
-        () = ended(&publisher) => {}
+    let code = tokio::select! {
+        // its end is the agent's, and SIGTERM reaches it by itself
+        code = server_ended(server, &shutdown, args.shutdown_deadline) => code,
+        () = ended(&publisher) => Ok(ExitCode::FAILURE),
+    };
+    shutdown.cancel();
+    if let Some(proxy) = proxy {
+        // requests in flight end first: their events go with the last batch
+        ended(&proxy).await;
     }
     if let Some(events) = events {
         events.abort();
@@ -129,7 +135,111 @@ pub async fn run(args: AgentArgs, shutdown: CancellationToken) -> anyhow::Result
         .join()
         .map_err(|_| anyhow::anyhow!("the publisher died"))?;
     tell_left(left);
-    Ok(ExitCode::SUCCESS)
+    code
+}
+
+async fn serve_events(
+    args: &AgentArgs,
+    meter: &Arc<Meter>,
+    posted: SyncSender<Vec<RequestEvent>>,
+) -> anyhow::Result<Option<tokio::task::JoinHandle<()>>> {
+    let Some(address) = &args.events_listen else {
+        return Ok(None);
+    };
+    let listener = EventsListener::bind(address)
+        .await
+        .with_context(|| format!("--events-listen {address}"))?;
+    println!("agent: listening on {}", listener.address()?);
+    let intake = Arc::new(Intake {
+        meter: meter.clone(),
+        posted,
+    });
+    Ok(Some(tokio::spawn(events_api::serve(listener, intake))))
+}
+
+/// A server behind the proxy is asked whether it is ready, by a connection where no other check was given. Without either,
+/// a server that only posts counts as active: that it posts says so.
+async fn condition(
+    args: &AgentArgs,
+    child: Option<watch::Receiver<ChildStatus>>,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<watch::Receiver<Condition>> {
+    let server = match (&args.readiness.check, &args.proxy.upstream) {
+        (Some(_), _) => Some(UNASKED),
+        (None, Some(upstream)) => Some(address_of(upstream).await?),
+        (None, None) => None,
+    };
+    if let Some(server) = server {
+        return Ok(readiness::watch(
+            &args.readiness,
+            server,
+            child,
+            shutdown.clone(),
+        ));
+    }
+    let (_, condition) = watch::channel(Condition {
+        state: ReplicaState::Active,
+        ..Condition::UNSEEN
+    });
+    Ok(condition)
+}
+
+async fn address_of(upstream: &Upstream) -> anyhow::Result<SocketAddr> {
+    let mut found = tokio::net::lookup_host(&upstream.authority)
+        .await
+        .with_context(|| format!("--upstream {}", upstream.authority))?;
+    found
+        .next()
+        .with_context(|| format!("--upstream {}: no such host", upstream.authority))
+}
+
+/// The proxy's thread, which nothing else runs on.
+fn start_proxy(
+    args: &AgentArgs,
+    meter: &Arc<Meter>,
+    condition: &watch::Receiver<Condition>,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<Option<JoinHandle<std::io::Result<()>>>> {
+    let bound = args
+        .proxy
+        .bind(meter.clone(), condition.clone())
+        .context("--listen: the address cannot be taken")?;
+    let Some(proxy): Option<Proxy> = bound else {
+        return Ok(None);
+    };
+    println!("agent: requests on http://{}", proxy.local_addr()?);
+    let shutdown = shutdown.clone();
+    let thread = std::thread::Builder::new().name("proxy".to_owned());
+    let running = thread.spawn(move || {
+        // however it ends, the agent must not stay as one that measures nothing
+        let _ending = shutdown.clone().drop_guard();
+        proxy.run(&shutdown)
+    })?;
+    Ok(Some(running))
+}
+
+/// Resolves when the agent shall end: at once with the server that it started, else when it is told to. A server that
+/// does not go by the deadline is killed.
+async fn server_ended(
+    server: Option<Wrapped>,
+    shutdown: &CancellationToken,
+    deadline: Duration,
+) -> anyhow::Result<ExitCode> {
+    let Some(Wrapped { mut ended, .. }) = server else {
+        shutdown.cancelled().await;
+        return Ok(ExitCode::SUCCESS);
+    };
+    let code = tokio::select! {
+        code = &mut ended => code,
+        () = shutdown.cancelled() => match tokio::time::timeout(deadline, &mut ended).await {
+            Ok(code) => code,
+            Err(_) => {
+                ended.abort();
+                anyhow::bail!("the server did not end within {} s", deadline.as_secs())
+            }
+        },
+    };
+    Ok(ExitCode::from(code.context("the server's keeper died")??))
 }
 
 /// What the publisher is given by the rest of the agent.
