@@ -26,7 +26,7 @@ enum Role {
     /// Folds what producers publish into rollups and writes them to ClickHouse, exactly once.
     Processor(processor::ProcessorArgs),
     /// Beside a model server: learns of its requests and publishes them, with samples of the replica.
-    Agent(agent::AgentArgs),
+    Agent(Box<agent::AgentArgs>),
     /// The page, and its JSON API.
     Dashboard(dashboard::DashboardArgs),
     /// Creates the tables, views and topics, or says what is missing.
@@ -66,7 +66,7 @@ fn run(role: Role) -> anyhow::Result<ExitCode> {
         match role {
             Role::Up(args) => local::up::run(args, shutdown).await?,
             Role::Processor(args) => processor::run(args, shutdown).await?,
-            Role::Agent(args) => return agent::run(args, shutdown).await,
+            Role::Agent(args) => return agent::run(*args, shutdown).await,
             Role::Dashboard(args) => dashboard::run(args, shutdown).await?,
             Role::Migrate(args) => store::migrate::run(args).await?,
             Role::Audit(args) => return store::audit::run(args).await,

@@ -6,8 +6,11 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::child::ChildArgs;
 use super::identity::{Identity, IdentityArgs, IdentityError};
 use super::out::outbox::{MAX_MEMORY_BYTES, Room};
+use super::readiness::ReadinessArgs;
+use super::resources::ResourceArgs;
 use crate::bus::avro::limits::MAX_INTERVAL_US;
 use crate::config::{KafkaArgs, KafkaOption, TopicArgs, parse_duration};
 
@@ -65,8 +68,14 @@ pub struct AgentArgs {
     /// How long SIGTERM may take to deliver what is left; the rest stays in the spool for the next start.
     #[arg(long, default_value = "10s", value_parser = parse_duration, value_name = "DURATION")]
     pub shutdown_deadline: Duration,
+    #[command(flatten)]
+    pub readiness: ReadinessArgs,
+    #[command(flatten)]
+    pub resources: ResourceArgs,
+    #[command(flatten)]
+    pub child: ChildArgs,
     /// Only say whether the configuration is right and Kafka can be reached.
-    #[arg(long)]
+    #[arg(id = "check_only", long = "check")]
     pub check: bool,
 }
 

@@ -15,18 +15,23 @@
 
 pub mod arguments;
 mod check;
+pub mod child;
 pub mod condition;
 pub mod events_api;
+pub mod gpu;
 pub mod identity;
 pub mod loss;
 pub mod meter;
 pub mod out;
+pub mod readiness;
 pub mod readings;
+pub mod resources;
 pub mod status;
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -37,6 +42,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::arguments::AgentArgs;
 use self::arguments::AgentConfig;
+use self::child::{ChildStatus, Wrapped};
 use self::condition::Condition;
 use self::events_api::{EventsListener, Intake};
 use self::meter::Meter;
@@ -46,13 +52,16 @@ use self::out::outbox::{Backlog, Outbox};
 use self::out::publisher::{Ending, POSTED_QUEUE, Publisher};
 use self::out::sampler::{ReadResources, Sampler, SamplerParts};
 use self::out::spool::Spool;
-use self::readings::Readings;
+use self::resources::ResourceSampler;
 use self::status::AgentStatus;
 use crate::core::event::{ReplicaState, RequestEvent};
 use crate::probes;
 
 /// Between two looks at whether the publisher's thread still runs.
 const PUBLISHER_LOOK: Duration = Duration::from_millis(50);
+
+/// In the place of a server's address where a check was given, which names its own.
+const UNASKED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// Runs the agent until it is told to stop, or checks and leaves.
 ///
@@ -79,28 +88,18 @@ pub async fn run(args: AgentArgs, shutdown: CancellationToken) -> anyhow::Result
         .with_context(|| format!("--admin-listen {}", args.admin_listen))?;
     println!("agent: admin on http://{}", admin.local_addr()?);
     let admin = tokio::spawn(probes::serve(admin, status.clone()));
-    let mut events = None;
-    if let Some(address) = &args.events_listen {
-        let listener = EventsListener::bind(address)
-            .await
-            .with_context(|| format!("--events-listen {address}"))?;
-        println!("agent: listening on {}", listener.address()?);
-        let intake = Arc::new(Intake {
-            meter: meter.clone(),
-            posted,
-        });
-        events = Some(tokio::spawn(events_api::serve(listener, intake)));
-    }
-    // a server that only posts says by that that it serves
-    let (_condition, condition) = watch::channel(Condition {
-        state: ReplicaState::Active,
-        ..Condition::UNSEEN
-    });
+    let events = serve_events(&args, &meter, posted).await?;
+    let server = match args.child.command.is_empty() {
+        true => None,
+        false => Some(child::spawn(&args.child).await?),
+    };
+    let child = server.as_ref().map(|server| server.status.clone());
+    let mut resources = ResourceSampler::new(&args.resources, child.clone());
     let surroundings = Surroundings {
         meter,
         status,
-        condition,
-        resources: Box::new(Readings::default),
+        condition: condition(&args, child, &shutdown),
+        resources: Box::new(move || resources.read()),
         sees_requests: false,
         posted: from_server,
     };
@@ -109,10 +108,12 @@ pub async fn run(args: AgentArgs, shutdown: CancellationToken) -> anyhow::Result
         finished: CancellationToken::new(),
     };
     let publisher = publisher(&args, &config, surroundings)?.start(ending.clone())?;
-    tokio::select! {
-        () = shutdown.cancelled() => {}
-        () = ended(&publisher) => {}
-    }
+    let code = tokio::select! {
+        // its end is the agent's, and SIGTERM reaches it by itself
+        code = server_ended(server, &shutdown, args.shutdown_deadline) => code,
+        () = ended(&publisher) => Ok(ExitCode::FAILURE),
+    };
+    shutdown.cancel();
     if let Some(events) = events {
         events.abort();
         // its listener and the socket's file go with it
@@ -125,7 +126,66 @@ pub async fn run(args: AgentArgs, shutdown: CancellationToken) -> anyhow::Result
         .join()
         .map_err(|_| anyhow::anyhow!("the publisher died"))?;
     tell_left(left);
-    Ok(ExitCode::SUCCESS)
+    code
+}
+
+async fn serve_events(
+    args: &AgentArgs,
+    meter: &Arc<Meter>,
+    posted: SyncSender<Vec<RequestEvent>>,
+) -> anyhow::Result<Option<tokio::task::JoinHandle<()>>> {
+    let Some(address) = &args.events_listen else {
+        return Ok(None);
+    };
+    let listener = EventsListener::bind(address)
+        .await
+        .with_context(|| format!("--events-listen {address}"))?;
+    println!("agent: listening on {}", listener.address()?);
+    let intake = Arc::new(Intake {
+        meter: meter.clone(),
+        posted,
+    });
+    Ok(Some(tokio::spawn(events_api::serve(listener, intake))))
+}
+
+/// Without a check, a server that only posts counts as active: that it posts says so.
+fn condition(
+    args: &AgentArgs,
+    child: Option<watch::Receiver<ChildStatus>>,
+    shutdown: &CancellationToken,
+) -> watch::Receiver<Condition> {
+    if args.readiness.check.is_some() {
+        return readiness::watch(&args.readiness, UNASKED, child, shutdown.clone());
+    }
+    let (_, condition) = watch::channel(Condition {
+        state: ReplicaState::Active,
+        ..Condition::UNSEEN
+    });
+    condition
+}
+
+/// Resolves when the agent shall end: at once with the server that it started, else when it is told to. A server that
+/// does not go by the deadline is killed.
+async fn server_ended(
+    server: Option<Wrapped>,
+    shutdown: &CancellationToken,
+    deadline: Duration,
+) -> anyhow::Result<ExitCode> {
+    let Some(Wrapped { mut ended, .. }) = server else {
+        shutdown.cancelled().await;
+        return Ok(ExitCode::SUCCESS);
+    };
+    let code = tokio::select! {
+        code = &mut ended => code,
+        () = shutdown.cancelled() => match tokio::time::timeout(deadline, &mut ended).await {
+            Ok(code) => code,
+            Err(_) => {
+                ended.abort();
+                anyhow::bail!("the server did not end within {} s", deadline.as_secs())
+            }
+        },
+    };
+    Ok(ExitCode::from(code.context("the server's keeper died")??))
 }
 
 /// What the publisher is given by the rest of the agent.

@@ -21,13 +21,15 @@ use crate::core::table::{Source, Stream};
 const BATCH: usize = 4096;
 
 /// librdkafka's settings for throughput and exactness; `-X` may change the former, and is refused the latter. Measured on
-/// one core: with small queues the batch call runs dry between fetches.
+/// one core: the queue must be short enough to stay in the cache, and asked for again within milliseconds, or the batch
+/// call runs dry between fetches.
 const FETCH_SETTINGS: [(&str, &str); 9] = [
     ("enable.auto.commit", "false"),
     ("enable.auto.offset.store", "false"),
     // an offset that the log no longer has stops its partition, and is never guessed
     ("auto.offset.reset", "error"),
-    ("queued.min.messages", "1000000"),
+    // some 20 ms of work ahead; with a million, what waits is first cleared by the kernel and then cold in the cache
+    ("queued.min.messages", "20000"),
     ("fetch.queue.backoff.ms", "5"),
     ("fetch.wait.max.ms", "50"),
     ("fetch.message.max.bytes", "4194304"),

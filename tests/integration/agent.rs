@@ -400,3 +400,31 @@ fn check_says_what_it_found() {
         "{text}"
     );
 }
+
+#[test]
+fn a_wrapped_server_ends_the_agent_with_its_code() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let spool = dir.path().display().to_string();
+    let mut arguments = vec![
+        "agent",
+        "--deployment-id",
+        "d",
+        "--kafka",
+        NOWHERE,
+        "--spool",
+        &spool,
+    ];
+    arguments.extend([
+        "--events-listen",
+        "127.0.0.1:0",
+        "--admin-listen",
+        "127.0.0.1:0",
+    ]);
+    arguments.extend(["--shutdown-deadline", "1s", "--", "sh", "-c", "exit 7"]);
+    let (status, text) = run(&arguments);
+    assert_eq!(status.code(), Some(7), "{text}");
+    assert!(
+        text.contains("1 batches with 0 events stay"),
+        "the last sample: {text}"
+    );
+}

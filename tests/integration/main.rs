@@ -3,6 +3,7 @@
 mod support;
 
 mod agent;
+mod agent_resources;
 mod clickhouse_face;
 mod crash;
 mod dashboard;
