@@ -46,7 +46,7 @@ pub struct AgentArgs {
     )]
     pub events_listen: Option<EventsAddress>,
     /// Where /livez, /readyz and /metrics are; port 0 is any free one.
-    #[arg(long, default_value = "127.0.0.1:9464", value_name = "ADDRESS")]
+    #[arg(long, default_value = "127.0.0.1:9465", value_name = "ADDRESS")]
     pub admin_listen: SocketAddr,
     /// The folder in which batches wait for Kafka; agents on one machine may share it.
     #[arg(

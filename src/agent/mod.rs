@@ -116,7 +116,7 @@ pub async fn run(args: AgentArgs, shutdown: CancellationToken) -> anyhow::Result
     let code = tokio::select! {
         // its end is the agent's, and SIGTERM reaches it by itself
         code = server_ended(server, &shutdown, args.shutdown_deadline) => code,
-        () = ended(&publisher) => Ok(ExitCode::FAILURE),
+        () = publisher_missed(&publisher, proxy.is_some(), &shutdown) => Ok(ExitCode::FAILURE),
     };
     shutdown.cancel();
     if let Some(proxy) = proxy {
@@ -136,6 +136,20 @@ pub async fn run(args: AgentArgs, shutdown: CancellationToken) -> anyhow::Result
         .map_err(|_| anyhow::anyhow!("the publisher died"))?;
     tell_left(left);
     code
+}
+
+/// Resolves when there is nothing left to run for without the publisher. Requests that pass through the agent do not
+/// fail for a metric: they go on, unmeasured, until the agent is told to end.
+async fn publisher_missed<T>(
+    publisher: &JoinHandle<T>,
+    has_proxy: bool,
+    shutdown: &CancellationToken,
+) {
+    ended(publisher).await;
+    if has_proxy && !shutdown.is_cancelled() {
+        tracing::error!("the publisher died; requests go on, and are not measured any more");
+        shutdown.cancelled().await;
+    }
 }
 
 async fn serve_events(
