@@ -8,18 +8,22 @@
 //!
 //! [`worker`]s read on threads of their own and share nothing; their [`intake`] decodes and folds. The [`conductor`] is
 //! the one task that decides: it answers the group and asks for flushes; its [`engine`] carries that out, with the one
-//! [`writer`]. [`status`] is what all of them
+//! [`writer`], whose decisions are [`delivery`] and [`heads`]. [`status`] is what all of them
 //! say of themselves, [`http`] where it is asked; [`cores`] is where a worker runs, [`memory`]
 //! how the heap is kept.
 pub mod backoff;
 pub mod conductor;
 pub mod cores;
+pub mod delivery;
 pub mod engine;
+pub mod heads;
 pub mod http;
 pub mod intake;
 pub mod memory;
 pub mod protocol;
 pub mod share;
+#[cfg(test)]
+mod simulation;
 pub mod status;
 pub mod worker;
 pub mod writer;
