@@ -59,8 +59,26 @@ pub struct Message<'a> {
 pub trait Messages {
     fn len(&self) -> usize;
 
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// The message or error at `index`; none for a message of a topic that nobody assigned.
     fn get(&self, index: usize) -> Option<Result<Message<'_>, FetchError>>;
+}
+
+#[cfg(test)]
+impl<'a> Message<'a> {
+    /// A message that no broker gave.
+    pub const fn simulated(source: Source, offset: u64, append_ms: i64, payload: &'a [u8]) -> Self {
+        Self {
+            source,
+            offset,
+            append_ms,
+            payload,
+            native: std::ptr::null(),
+        }
+    }
 }
 
 impl Message<'_> {
