@@ -9,7 +9,7 @@ use crate::core::event::{
 };
 use crate::core::ledger::LedgerCounts;
 use crate::core::recovery::Log as LogEnds;
-use crate::core::table::{Source, Stream, Table};
+use crate::core::table::{Stream, Table};
 use crate::replay::model::random::Random;
 use crate::store::columns::is_by_replica;
 
@@ -42,7 +42,6 @@ struct Sent {
 
 /// One partition's log.
 pub struct Log {
-    pub source: Source,
     start: u64,
     entries: Vec<Rc<Entry>>,
     n_appended: usize,
@@ -62,7 +61,7 @@ pub struct Counted {
 
 impl Log {
     /// A log of chance; of none of its messages has anybody heard yet.
-    pub fn new(source: Source, random: &mut Random) -> Self {
+    pub fn new(stream: Stream, random: &mut Random) -> Self {
         let start = if random.is_hit(0.5) { 0 } else { 1000 };
         let mut offset = start;
         let mut append_s = FIRST_APPEND_S + (random.unit() * 80_000.0) as i64;
@@ -75,11 +74,10 @@ impl Log {
             } else {
                 random.index(20) as i64
             };
-            entries.push(Rc::new(entry(source.stream, offset, append_s, random)));
+            entries.push(Rc::new(entry(stream, offset, append_s, random)));
             offset += 1;
         }
         Self {
-            source,
             start,
             entries,
             n_appended: 0,
@@ -164,9 +162,7 @@ impl Log {
 }
 
 fn entry(stream: Stream, offset: u64, append_s: i64, random: &mut Random) -> Entry {
-    let append_ms = append_s * 1000 + random.index(1000) as i64;
-    // whole seconds and a half: no rounding decides where an event belongs
-    let append_ms = append_ms - append_ms % 1000;
+    let append_ms = append_s * 1000;
     if random.is_hit(0.08) {
         let payload = vec![0; random.index(20)];
         return Entry {
@@ -177,7 +173,7 @@ fn entry(stream: Stream, offset: u64, append_s: i64, random: &mut Random) -> Ent
         };
     }
     let n = match stream {
-        Stream::Requests => random.index(MAX_EVENTS + 1),
+        Stream::Requests => 1 + random.index(MAX_EVENTS),
         Stream::Replicas => 1,
     };
     let sent = Sent {
@@ -212,6 +208,7 @@ fn encode(stream: Stream, sent: &Sent, append_s: i64, offset: u64) -> Vec<u8> {
         sequence: i64::try_from(offset).expect("small"),
         producer: "",
     };
+    // whole seconds and a half: no rounding decides where an event belongs
     let time_us = |age: i64| (append_s - age) * 1_000_000 + 500_000;
     let mut payload = Vec::new();
     match stream {

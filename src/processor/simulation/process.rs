@@ -51,6 +51,8 @@ pub struct Process {
     intake: Intake,
     _reports: mpsc::Receiver<Report>,
     heads: Heads,
+    /// The latest `ingested` that a read ledger had.
+    days: BTreeMap<(Source, Table), i64>,
     owned: BTreeMap<Source, u64>,
     generation: u64,
     fetched: Option<(Fetched, usize)>,
@@ -140,6 +142,7 @@ impl Process {
             intake,
             _reports: received,
             heads: Heads::default(),
+            days: BTreeMap::new(),
             owned: BTreeMap::new(),
             generation: 0,
             fetched: None,
@@ -181,7 +184,7 @@ impl Process {
         match std::mem::replace(&mut self.doing, Doing::Nothing) {
             Doing::Nothing => self.begin(world),
             Doing::Looking(looking) => self.look(looking, world)?,
-            Doing::Sending(delivery, after) => self.send(delivery, after, world),
+            Doing::Sending(delivery, after) => self.send(delivery, after, world)?,
             Doing::Reading(delivery, after, answer) => self.ask(delivery, after, answer, world),
             Doing::Judging(mut delivery, after, answer, now) => {
                 let judged = delivery.judge(&mut self.heads, answer, &now)?;
@@ -263,10 +266,23 @@ impl Process {
         (Delivery::new(shares), positions)
     }
 
-    fn send(&mut self, mut delivery: Delivery, after: After, world: &mut World) {
+    fn send(
+        &mut self,
+        mut delivery: Delivery,
+        after: After,
+        world: &mut World,
+    ) -> Result<(), Failure> {
         let Some(insertion) = delivery.next(&self.heads, world.today) else {
-            return self.finish(delivery.into_fenced(), after, world);
+            self.finish(delivery.into_fenced(), after, world);
+            return Ok(());
         };
+        let table = insertion.table;
+        for source_ in insertion.shares.iter().map(|share| share.source) {
+            let read = self.days.get(&(source_, table));
+            if read.is_some_and(|&day| insertion.ingested < day) {
+                return Err(Failure::DatedBack { table, source_ });
+            }
+        }
         let statement = Statement::of(insertion, &self.heads);
         let statements = if world.defect == Some(Defect::SplitFlush) {
             statement.split().to_vec()
@@ -281,6 +297,7 @@ impl Process {
             }
         }
         self.doing = Doing::Reading(delivery, after, answer);
+        Ok(())
     }
 
     fn ask(
@@ -300,6 +317,11 @@ impl Process {
         let ledger = self.heads.ledger(insertion.stream());
         let (table, partitions) = (insertion.table, insertion.partitions());
         let mut now = world.tables.ledgers(table, &ledger, &partitions);
+        for share in &insertion.shares {
+            if let Some(ledger) = now.get(&share.source.partition) {
+                self.days.insert((share.source, table), ledger.ingested);
+            }
+        }
         if world.defect == Some(Defect::BelieveTheAnswer) && answer.is_ok() {
             for share in &insertion.shares {
                 let (ShareKind::Data { to, .. } | ShareKind::Heartbeat { at: to }) = share.kind;
@@ -401,6 +423,7 @@ impl Process {
         self.doing = Doing::Nothing;
         self.owned.clear();
         self.heads.forget_all();
+        self.days.clear();
         self.intake.disown_all();
         self.outdate();
     }
@@ -431,6 +454,10 @@ impl Process {
             let log = world.logs[&source].ends();
             let recovery = recover(&ledgers, log)?;
             self.heads.adopt(source, &recovery);
+            let of_tables = recovery.tables.iter();
+            self.days.extend(
+                of_tables.filter_map(|start| Some(((source, start.table), start.ingested?))),
+            );
             recovered.push((source, recovery, log.end));
         }
         let of_recovered: Vec<(Source, Recovery)> = recovered
@@ -471,7 +498,7 @@ pub fn topics() -> TopicArgs {
     }
 }
 
-fn ledger_of(stream: Stream) -> Arc<str> {
+pub fn ledger_of(stream: Stream) -> Arc<str> {
     Arc::from(match stream {
         Stream::Requests => "requests/id",
         Stream::Replicas => "replicas/id",

@@ -262,17 +262,6 @@ impl Tables {
         }
         all
     }
-
-    /// The first of a table's ledger rows that is dated before one that was there already: it would age out first.
-    pub fn is_dated_back(&self, table: Table, source: Source) -> bool {
-        let of_source = |part: &&Part| {
-            let ours = |row: &LedgerEntry| row.partition == source.partition.cast_unsigned();
-            part.ledgers.iter().any(ours)
-        };
-        let parts = self.parts.get(&table).into_iter().flatten();
-        let days: Vec<i64> = parts.filter(of_source).map(|part| part.ingested).collect();
-        !days.is_sorted()
-    }
 }
 
 fn refused(code: u32, text: &str) -> InsertError {
