@@ -150,12 +150,13 @@ impl Delivery {
         insertion.shares.retain(|share| {
             let now = now.get(&share.source.partition).copied();
             match share.fate(ingested, now) {
-                Fate::Missing => return true,
+                // where the ledger is not what the guard expects, no try ever lands: somebody else began it on another day
+                Fate::Missing if to_of(now) == heads.expected(share.source, table) => return true,
                 Fate::Stored => {
                     heads.stored(table, share, ingested, now);
                     judged.n_stored += 1;
                 }
-                Fate::Fenced => judged.fenced.push(share.source),
+                Fate::Missing | Fate::Fenced => judged.fenced.push(share.source),
             }
             false
         });
@@ -175,6 +176,11 @@ impl Delivery {
     pub fn into_fenced(self) -> Vec<Source> {
         self.fenced
     }
+}
+
+/// What a guard sees of this ledger.
+fn to_of(ledger: Option<Ledger>) -> u64 {
+    ledger.map_or(0, |ledger| ledger.to)
 }
 
 fn wait_for(insertion: &mut Insertion, answer: Result<(), InsertError>) -> Result<Wait, Defect> {

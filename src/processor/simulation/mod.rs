@@ -150,15 +150,15 @@ impl History {
     /// Something happens.
     fn step(&mut self) -> Result<(), Failure> {
         match self.world.random.index(100) {
-            0..3 => {
+            0..2 => {
                 let index = self.world.random.index(self.processes.len());
                 let random = &mut self.world.random;
                 self.processes[index] = Process::new(&self.registry, &self.status, random);
                 self.n_crashes += 1;
                 self.rebalance();
             }
-            3..5 => self.rebalance(),
-            5..12 => self.append(),
+            2..6 => self.rebalance(),
+            6..12 => self.append(),
             12 => self.world.today += 1,
             13..18 => {
                 let World {

@@ -196,7 +196,9 @@ impl Process {
     }
 
     fn begin(&mut self, world: &mut World) {
-        if self.assigned.is_some() && world.random.is_hit(0.5) {
+        // whoever does not hear of it goes on writing what is another's now
+        let hears = if world.is_calm { 0.5 } else { 0.1 };
+        if self.assigned.is_some() && world.random.is_hit(hears) {
             let sources = self.assigned.take().unwrap_or_default();
             if self.owned.is_empty() || world.random.is_hit(0.3) {
                 self.drop_all();
