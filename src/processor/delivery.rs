@@ -198,3 +198,67 @@ fn wait_for(insertion: &mut Insertion, answer: Result<(), InsertError>) -> Resul
         ))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::recovery::{Log, recover};
+
+    const SOURCE: Source = Source {
+        stream: Stream::Replicas,
+        partition: 0,
+    };
+    const AT: u64 = 1000;
+
+    /// A ledger that is to be begun in one table, and its delivery on this day.
+    fn beginning(today: i64) -> (Heads, Delivery) {
+        let log = Log {
+            start: AT,
+            end: AT,
+            committed: None,
+        };
+        let recovery = recover(&[(Table::Replicas10s, None)], log).expect("fresh");
+        let mut heads = Heads::default();
+        heads.adopt(SOURCE, &recovery);
+        let delivery = Delivery::new(heads.first_rows(&[(SOURCE, recovery)], today));
+        (heads, delivery)
+    }
+
+    fn ledger(ingested: i64) -> HashMap<i32, Ledger> {
+        let ledger = Ledger {
+            from: AT,
+            to: AT,
+            epoch: -1,
+            ingested,
+        };
+        HashMap::from([(SOURCE.partition, ledger)])
+    }
+
+    #[test]
+    fn a_ledger_that_another_began_yesterday_is_not_begun_for_ever() {
+        let (mut heads, mut delivery) = beginning(20_001);
+        assert!(delivery.next(&heads, 20_001).is_some());
+        let judged = delivery
+            .judge(&mut heads, Err(InsertError::Timeout), &ledger(20_000))
+            .expect("no defect");
+        assert_eq!((judged.n_missing, judged.fenced), (0, vec![SOURCE]));
+        assert!(delivery.next(&heads, 20_001).is_none());
+        assert_eq!(delivery.into_fenced(), [SOURCE]);
+    }
+
+    #[test]
+    fn only_the_ledger_says_that_a_row_is_in() {
+        let (mut heads, mut delivery) = beginning(20_000);
+        delivery.next(&heads, 20_000);
+        let judged = delivery
+            .judge(&mut heads, Ok(()), &HashMap::new())
+            .expect("no defect");
+        assert!(matches!(judged.wait, Wait::Blocked(_)) && judged.n_missing == 1);
+        delivery.next(&heads, 20_000);
+        let judged = delivery
+            .judge(&mut heads, Err(InsertError::Timeout), &ledger(20_000))
+            .expect("no defect");
+        assert_eq!((judged.n_stored, judged.wait), (1, Wait::No));
+        assert_eq!(heads.expected(SOURCE, Table::Replicas10s), AT);
+    }
+}

@@ -27,7 +27,7 @@ use crate::core::table::{Source, Stream, Table};
 use crate::replay::model::random::Random;
 
 /// Things that happen in a history before all goes well.
-const STEPS: usize = 400;
+const STEPS: usize = 1000;
 
 /// Steps in which a history must come to its end once all goes well: some hundred suffice. Past it somebody is stuck.
 const MAX_CALM_STEPS: usize = 20_000;
@@ -150,17 +150,17 @@ impl History {
     /// Something happens.
     fn step(&mut self) -> Result<(), Failure> {
         match self.world.random.index(100) {
-            0..2 => {
+            0 => {
                 let index = self.world.random.index(self.processes.len());
                 let random = &mut self.world.random;
                 self.processes[index] = Process::new(&self.registry, &self.status, random);
                 self.n_crashes += 1;
                 self.rebalance();
             }
-            2..6 => self.rebalance(),
-            6..12 => self.append(),
-            12 => self.world.today += 1,
-            13..18 => {
+            1..4 => self.rebalance(),
+            4..8 => self.append(),
+            8 => self.world.today += 1,
+            9..14 => {
                 let World {
                     tables,
                     defect,
