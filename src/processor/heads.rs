@@ -87,7 +87,8 @@ impl Heads {
         };
         let head = Head {
             to,
-            ingested: Some(ingested),
+            // another's row may be younger: what the ledger says, not only what we sent
+            ingested: now.map(|ledger| ledger.ingested).max(Some(ingested)),
             epoch: now.map_or(-1, |ledger| ledger.epoch),
         };
         self.heads.insert((share.source, table), head);

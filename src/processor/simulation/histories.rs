@@ -17,7 +17,9 @@ fn run_all(first: u64, n: u64) -> Seen {
         for seed in (first + from..first + n).step_by(2) {
             match run(seed, None) {
                 Ok(seen) => all.add(&seen),
-                Err(failure) => panic!("{failure}\n`make simulate SEED={seed} SEEDS=1` repeats it"),
+                Err(failure) => {
+                    panic!("seed {seed}: {failure}\n`make simulate SEED={seed} SEEDS=1` repeats it")
+                }
             }
         }
         all

@@ -55,9 +55,8 @@ pub enum Defect {
 /// What is wrong with the end of a history.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    #[error("seed {seed}: {table:?} of {source_:?} holds\n{found:?}\nand not\n{truth:?}")]
+    #[error("{table:?} of {source_:?} holds\n{found:?}\nand not\n{truth:?}")]
     Wrong {
-        seed: u64,
         table: Table,
         source_: Source,
         found: Box<log::Counted>,
@@ -65,8 +64,10 @@ pub enum Failure {
     },
     #[error("an insert into {table:?} is dated before the ledger of {source_:?} that was read")]
     DatedBack { table: Table, source_: Source },
-    #[error("seed {seed}: it does not come to an end")]
-    Stuck { seed: u64 },
+    #[error("{source_:?} is told to be stored further than {table:?} has it")]
+    NotStored { table: Table, source_: Source },
+    #[error("it does not come to an end")]
+    Stuck,
     #[error(transparent)]
     Stopped(#[from] Stopped),
     #[error(transparent)]
@@ -91,8 +92,8 @@ pub fn run(seed: u64, defect: Option<Defect>) -> Result<Seen, Failure> {
     for _ in 0..STEPS {
         history.step()?;
     }
-    history.calm_down(seed)?;
-    history.check(seed)?;
+    history.calm_down()?;
+    history.check()?;
     Ok(Seen {
         met: history.world.tables.met,
         n_fenced: history.world.n_fenced,
@@ -196,7 +197,7 @@ impl History {
     }
 
     /// Nothing goes wrong any more: everybody hears of everything and reads to the end.
-    fn calm_down(&mut self, seed: u64) -> Result<(), Failure> {
+    fn calm_down(&mut self) -> Result<(), Failure> {
         self.world.is_calm = true;
         for log in self.world.logs.values_mut() {
             log.append_all();
@@ -218,7 +219,7 @@ impl History {
                 return Ok(());
             }
         }
-        Err(Failure::Stuck { seed })
+        Err(Failure::Stuck)
     }
 
     fn is_over(&self) -> bool {
@@ -238,13 +239,12 @@ impl History {
             && self.world.logs.keys().all(is_whole)
     }
 
-    fn check(&self, seed: u64) -> Result<(), Failure> {
+    fn check(&self) -> Result<(), Failure> {
         for (&source, log) in &self.world.logs {
             for &table in source.stream.tables() {
                 let (found, truth) = (self.world.tables.counted(table, source), log.truth(table));
                 if found != truth {
                     return Err(Failure::Wrong {
-                        seed,
                         table,
                         source_: source,
                         found: Box::new(found),

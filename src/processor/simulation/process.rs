@@ -17,7 +17,7 @@ use crate::core::delta::FlushKind;
 use crate::core::ids::IdLimits;
 use crate::core::ledger::Ledger;
 use crate::core::recovery::{Recovery, recover};
-use crate::core::table::{Source, Stream, Table};
+use crate::core::table::{Source, Stream, Table, Tier};
 use crate::processor::delivery::Delivery;
 use crate::processor::heads::Heads;
 use crate::processor::intake::Intake;
@@ -187,12 +187,25 @@ impl Process {
             Doing::Sending(delivery, after) => self.send(delivery, after, world)?,
             Doing::Reading(delivery, after, answer) => self.ask(delivery, after, answer, world),
             Doing::Judging(mut delivery, after, answer, now) => {
+                let table = delivery.next(&self.heads, world.today).map(|it| it.table);
                 let judged = delivery.judge(&mut self.heads, answer, &now)?;
                 world.n_fenced += judged.fenced.len();
+                // a try that is sent again keeps its day
+                if let (Some(table), 0) = (table, judged.n_missing) {
+                    self.note_days(table, &now);
+                }
                 self.doing = Doing::Sending(delivery, after);
             }
         }
         Ok(())
+    }
+
+    fn note_days(&mut self, table: Table, now: &HashMap<i32, Ledger>) {
+        for (&partition, ledger) in now {
+            let stream = table.stream();
+            let place = (Source { stream, partition }, table);
+            self.days.insert(place, ledger.ingested);
+        }
     }
 
     fn begin(&mut self, world: &mut World) {
@@ -275,8 +288,7 @@ impl Process {
         world: &mut World,
     ) -> Result<(), Failure> {
         let Some(insertion) = delivery.next(&self.heads, world.today) else {
-            self.finish(delivery.into_fenced(), after, world);
-            return Ok(());
+            return self.finish(delivery.into_fenced(), after, world);
         };
         let table = insertion.table;
         for source_ in insertion.shares.iter().map(|share| share.source) {
@@ -319,11 +331,6 @@ impl Process {
         let ledger = self.heads.ledger(insertion.stream());
         let (table, partitions) = (insertion.table, insertion.partitions());
         let mut now = world.tables.ledgers(table, &ledger, &partitions);
-        for share in &insertion.shares {
-            if let Some(ledger) = now.get(&share.source.partition) {
-                self.days.insert((share.source, table), ledger.ingested);
-            }
-        }
         if world.defect == Some(Defect::BelieveTheAnswer) && answer.is_ok() {
             for share in &insertion.shares {
                 let (ShareKind::Data { to, .. } | ShareKind::Heartbeat { at: to }) = share.kind;
@@ -339,13 +346,17 @@ impl Process {
         self.doing = Doing::Judging(delivery, after, answer, now);
     }
 
-    fn finish(&mut self, fenced: Vec<Source>, after: After, world: &mut World) {
+    fn finish(
+        &mut self,
+        fenced: Vec<Source>,
+        after: After,
+        world: &mut World,
+    ) -> Result<(), Failure> {
         match after {
             After::Flush(kind, positions) => {
                 for (source, position) in positions {
                     if !fenced.contains(&source) {
-                        let log = world.logs.get_mut(&source).expect("a log");
-                        log.committed = Some(position);
+                        commit(source, position, kind, world)?;
                     }
                 }
                 if kind == FlushKind::Full {
@@ -374,6 +385,7 @@ impl Process {
                 }
             }
         }
+        Ok(())
     }
 
     fn hand_out(
@@ -470,6 +482,28 @@ impl Process {
         self.doing = Doing::Sending(Delivery::new(first), After::HandOut(recovered));
         Ok(())
     }
+}
+
+/// Tells the group how far a partition is stored, which must be so in every table that the flush was for.
+fn commit(
+    source: Source,
+    position: u64,
+    kind: FlushKind,
+    world: &mut World,
+) -> Result<(), Failure> {
+    for &table in source.stream.tables() {
+        let is_covered = kind == FlushKind::Full || table.tier() == Tier::TenSeconds;
+        let ledgers = (world.tables).ledgers(table, &ledger_of(source.stream), &[source.partition]);
+        let to = ledgers.get(&source.partition).map_or(0, |ledger| ledger.to);
+        if is_covered && to < position {
+            return Err(Failure::NotStored {
+                table,
+                source_: source,
+            });
+        }
+    }
+    world.logs.get_mut(&source).expect("a log").committed = Some(position);
+    Ok(())
 }
 
 impl Looking {
