@@ -6,12 +6,12 @@
 
 mod coverage;
 mod deployments;
-mod error;
+pub mod error;
 mod files;
 mod http;
 mod panel;
-mod query_string;
-mod range;
+pub mod query_string;
+pub mod range;
 pub mod views;
 
 use std::io::Write as _;
