@@ -6,7 +6,10 @@ use libfuzzer_sys::fuzz_target;
 use modelmeter::local::clickhouse::front;
 
 fuzz_target!(|data: &[u8]| {
-    let at = data.windows(2).position(|pair| pair == b"\n\n").unwrap_or(data.len());
+    let at = data
+        .windows(2)
+        .position(|pair| pair == b"\n\n")
+        .unwrap_or(data.len());
     let (head, body) = (&data[..at], data.get(at + 2..).unwrap_or_default());
     let mut lines = head.split(|byte| *byte == b'\n');
     let url = lines.next().unwrap_or_default();

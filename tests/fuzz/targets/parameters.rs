@@ -19,7 +19,10 @@ fuzz_target!(|text: &str| {
             user: String::new(),
             password: "secret-of-nobody".to_owned(),
         };
-        assert!(!format!("{args:?}").contains(&args.password), "a password in a log");
+        assert!(
+            !format!("{args:?}").contains(&args.password),
+            "a password in a log"
+        );
         let _ = args.address();
     }
 });
