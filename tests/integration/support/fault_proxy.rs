@@ -151,10 +151,6 @@ impl FaultProxy {
         state.decision = None;
     }
 
-    pub fn disarm(&self) {
-        self.state().armed = None;
-    }
-
     pub fn has_struck(&self) -> bool {
         let state = self.state();
         state.struck > 0 && state.armed.is_none()

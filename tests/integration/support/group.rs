@@ -1,6 +1,6 @@
 //! What an operator does to a consumer group and to topics behind the processors' back.
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
+use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
@@ -62,24 +62,4 @@ pub fn commit(kafka: &str, name: &str, topics: &Topics, offset: i64) {
 pub fn delete_topic(kafka: &str, topic: &str) {
     let deleted = block_on(admin(kafka).delete_topics(&[topic], &AdminOptions::new()));
     assert!(matches!(deleted.as_deref(), Ok([Ok(_)])), "{deleted:?}");
-}
-
-/// Deletes the messages before this offset, as retention would.
-pub fn delete_records(kafka: &str, topic: &str, partition: i32, before: i64) {
-    let mut list = TopicPartitionList::new();
-    list.add_partition_offset(topic, partition, Offset::Offset(before))
-        .expect("an offset");
-    let deleted = block_on(admin(kafka).delete_records(&list, &AdminOptions::new()));
-    let deleted = deleted.expect("records can be deleted");
-    assert!(
-        deleted.elements().iter().all(|e| e.error().is_ok()),
-        "{deleted:?}"
-    );
-}
-
-/// Gives a topic more partitions.
-pub fn add_partitions(kafka: &str, topic: &str, count: usize) {
-    let more = [NewPartitions::new(topic, count)];
-    let added = block_on(admin(kafka).create_partitions(&more, &AdminOptions::new()));
-    assert!(matches!(added.as_deref(), Ok([Ok(_)])), "{added:?}");
 }

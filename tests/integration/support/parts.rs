@@ -93,11 +93,6 @@ impl Parts {
         assert_eq!(self.broker.address(), self.kafka, "the same port again");
     }
 
-    /// Where the engine keeps its data.
-    pub fn engine_dir(&self) -> PathBuf {
-        self.dir.path().join("clickhouse")
-    }
-
     /// Starts the engine again where it was, after a kill.
     pub fn restart_engine(&mut self) {
         self.engine = start_engine(self.dir.path(), port_of(&self.clickhouse));
