@@ -78,6 +78,12 @@ impl<'a> Bench<'a> {
         Publisher::new(&self.space.kafka, &self.space.topics)
     }
 
+    /// Waits until both processors have had time to join and something is counted: a fault needs something to break.
+    pub fn begin(&mut self, publisher: &Publisher) {
+        self.pass(publisher, WITHIN, WITHIN + 1);
+        self.wait_until_back(publisher, Instant::now());
+    }
+
     /// Lets the faults strike, and waits until every table is right.
     pub fn round(&mut self, strikes: &[Strike], publisher: &Publisher) {
         let fenced_before = self.fenced();

@@ -41,6 +41,7 @@ fn whatever_dies_nothing_is_lost_and_nothing_doubled() {
         std::thread::scope(|scope| {
             scope.spawn(|| load::keep_loading(&publisher, load_random, &stop));
             let _stop = StopOnDrop(&stop);
+            bench.begin(&publisher);
             for (n, strikes) in rounds.iter().enumerate() {
                 let round = chapter * ROUNDS_A_CHAPTER + n + 1;
                 let began = Instant::now();
