@@ -25,10 +25,10 @@ use crate::support::wait_until;
 const NEXT_INSERT: Duration = Duration::from_secs(60);
 
 /// The moment of a kill comes within so many further messages: about two flush intervals.
-const WITHIN: i64 = 70;
+const WITHIN: i64 = 50;
 
 /// How many messages a member stays before it leaves again: five seconds.
-const STAY: i64 = 166;
+const STAY: i64 = 125;
 
 /// The group waits for a killed member as long as its session; six seconds is the least that a broker takes. A long run
 /// measures with the product's own.
@@ -47,7 +47,7 @@ pub struct Bench<'a> {
     proxies: [FaultProxy; 3],
     processors: [Role; 2],
     role: &'static [&'static str],
-    /// Members that come and go, of which each round has one more.
+    /// Longer stalls, more members that come and go, and the session that the product has.
     is_long: bool,
 }
 

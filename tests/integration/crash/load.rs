@@ -11,7 +11,7 @@ use crate::support::random::Random;
 use crate::support::rubbish;
 
 /// A message each: enough to have some in every flush, few enough for the recount after every round.
-pub const PACE: Duration = Duration::from_millis(30);
+pub const PACE: Duration = Duration::from_millis(40);
 
 /// Ends the load however the rounds end, or the scope would wait for it for ever.
 pub struct StopOnDrop<'a>(pub &'a AtomicBool);

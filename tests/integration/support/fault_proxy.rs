@@ -57,8 +57,8 @@ pub enum Act {
     Hold(Hold),
 }
 
-/// Requests that `Refuse` turns away: more than one flush has.
-const REFUSALS: u32 = 12;
+/// Requests that `Refuse` turns away: a flush of one stream and more.
+const REFUSALS: u32 = 6;
 
 /// Enough of a request to tell what it is.
 const HEAD: usize = 1 << 14;
