@@ -60,8 +60,9 @@ test-demo: local-parts ## the whole demo for a minute, unoptimised: its numbers 
 	cargo build --locked
 	@$(RUN_DEMO)
 
-bench: build local-parts ## what an event costs: instructions (with valgrind) and CPU time; target/bench/*.json
+bench: build local-parts ## what an event and a panel cost: instructions (with valgrind), CPU and wall time; target/bench/*.json
 	cargo bench --locked --bench pipeline
+	cargo bench --locked --bench panel
 
 clean: ## remove what was built and fetched
 	cargo clean
