@@ -400,7 +400,12 @@ fn requests_are_held_while_the_model_loads_and_are_cold() {
     proxy.condition.send_replace(loading);
     let mut client = proxy.connect();
     post(&mut client, b"early");
-    proxy.wait_in_flight(1);
+    // whoever is held listens for the condition
+    let deadline = Instant::now() + PATIENCE;
+    while proxy.condition.receiver_count() < 2 {
+        assert!(Instant::now() < deadline, "the request was not held");
+        thread::yield_now();
+    }
     assert!(proxy.meter.take().is_none());
     proxy.condition.send_replace(ACTIVE);
     assert_eq!(read_answer(&mut client).2, b"early");
