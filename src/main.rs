@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use modelmeter::{dashboard, demo, local, processor, replay, store};
+use modelmeter::{agent, dashboard, demo, local, processor, replay, store};
 use tokio_util::sync::CancellationToken;
 
 /// Metrics for served machine-learning models: from the replica to the chart, each request counted exactly once.
@@ -25,6 +25,8 @@ enum Role {
     Up(local::up::UpArgs),
     /// Folds what producers publish into rollups and writes them to ClickHouse, exactly once.
     Processor(processor::ProcessorArgs),
+    /// In front of a model server or beside it: measures its requests and publishes them, with samples of the replica.
+    Agent(Box<agent::AgentArgs>),
     /// The page, and its JSON API.
     Dashboard(dashboard::DashboardArgs),
     /// Creates the tables, views and topics, or says what is missing.
@@ -64,6 +66,7 @@ fn run(role: Role) -> anyhow::Result<ExitCode> {
         match role {
             Role::Up(args) => local::up::run(args, shutdown).await?,
             Role::Processor(args) => processor::run(args, shutdown).await?,
+            Role::Agent(args) => return agent::run(*args, shutdown).await,
             Role::Dashboard(args) => dashboard::run(args, shutdown).await?,
             Role::Migrate(args) => store::migrate::run(args).await?,
             Role::Audit(args) => return store::audit::run(args).await,

@@ -111,6 +111,11 @@ impl Meter {
         &self.losses
     }
 
+    /// Requests in flight now.
+    pub fn n_in_flight(&self) -> u32 {
+        self.lock().n
+    }
+
     /// What is in flight, and its mean since this was last asked.
     pub fn read_in_flight(&self, now: Instant) -> InFlightReading {
         let mut in_flight = self.lock();

@@ -105,15 +105,15 @@ impl Sketch {
 
     /// Appends the state as ClickHouse's `quantilesDD(0.01, …)` has it.
     pub fn encode_state(&mut self, out: &mut Vec<u8>) {
-        state::begin(out);
-        if self.bins.is_some() {
-            self.fold_few();
-        }
         match &self.bins {
-            None => state::encode_few(&mut self.few[..usize::from(self.n_few)], out),
-            Some(bins) => bins.encode(out),
+            None => state::encode_few(&mut self.few, usize::from(self.n_few), out),
+            Some(_) => {
+                self.fold_few();
+                if let Some(bins) = &self.bins {
+                    bins.encode(out);
+                }
+            }
         }
-        state::end(out);
     }
 
     /// The value at `quantile` (0 to 1) of what was recorded; `None` without values. For tests and small tools: people
@@ -157,6 +157,55 @@ mod tests {
             }
         }
         all.into_iter().collect()
+    }
+
+    /// What a state holds, by the description of its layout.
+    fn read_state(state: &[u8]) -> Vec<(Key, u64)> {
+        let mut rest = state;
+        let mut take = |n: usize| {
+            let (taken, left) = rest.split_at(n);
+            rest = left;
+            taken.to_vec()
+        };
+        let mut head = vec![2];
+        head.extend(GAMMA.to_le_bytes());
+        head.extend([0; 8]);
+        head.push(1);
+        assert_eq!(take(18), head);
+        let varint = |take: &mut dyn FnMut(usize) -> Vec<u8>| {
+            let (mut value, mut shift) = (0_u64, 0);
+            loop {
+                let byte = take(1)[0];
+                value |= u64::from(byte & 0x7f) << shift;
+                shift += 7;
+                if byte < 0x80 {
+                    return value;
+                }
+            }
+        };
+        let unzigzag = |value: u64| (value >> 1) as i64 ^ -((value & 1) as i64);
+        let count = |bytes: Vec<u8>| f64::from_le_bytes(bytes.try_into().expect("eight")) as u64;
+        let form = take(1)[0];
+        let n = varint(&mut take);
+        let mut all = Vec::new();
+        if form == 0x0C {
+            let first = unzigzag(varint(&mut take));
+            assert_eq!(unzigzag(varint(&mut take)), 1);
+            for key in first..first + n as i64 {
+                all.push((key as Key, count(take(8))));
+            }
+        } else {
+            assert_eq!(form, 0x04);
+            let mut key = 0;
+            for _ in 0..n {
+                key += unzigzag(varint(&mut take));
+                all.push((key as Key, count(take(8))));
+            }
+        }
+        assert_eq!(take(12), [3, 4, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0]);
+        assert!(rest.is_empty());
+        all.retain(|&(_, count)| count > 0);
+        all
     }
 
     fn durations() -> impl Strategy<Value = Vec<u64>> {
@@ -244,6 +293,22 @@ mod tests {
             prop_assert_eq!(pairs(&b), pairs(&whole));
             c.merge(&Sketch::default());
             prop_assert_eq!(c.count() + a.count() <= whole.count(), true);
+        }
+
+        /// Read back by the layout's own words, whichever of its forms was written.
+        #[test]
+        fn a_state_says_what_was_recorded(values in durations(), repeats in prop::sample::select(vec![1, 1, 1, 300, 70_000])) {
+            let mut sketch = Sketch::default();
+            for &value in &values {
+                sketch.insert(value);
+            }
+            if let Some(&value) = values.first() {
+                (1..repeats).for_each(|_| { sketch.insert(value); });
+            }
+            let expected = pairs(&sketch);
+            let mut state = vec![0xAB];
+            sketch.encode_state(&mut state);
+            prop_assert_eq!(read_state(&state[1..]), expected);
         }
 
         /// The error bound, and the same keys as the published implementation.

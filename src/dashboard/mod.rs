@@ -7,11 +7,11 @@
 
 mod coverage;
 mod deployments;
-mod error;
+pub mod error;
 mod files;
 mod http;
 mod panel;
-mod query_string;
+pub mod query_string;
 pub mod range;
 pub mod views;
 

@@ -163,6 +163,11 @@ impl Process {
     }
 
     fn terminate(&self) {
+        self.signal(libc::SIGTERM);
+    }
+
+    /// Sends it a signal. One that has ended gets none.
+    pub fn signal(&self, number: i32) {
         // `id` is None once the child has been waited for, when its number may be another's.
         if let Some(pid) = self
             .child
@@ -170,8 +175,8 @@ impl Process {
             .and_then(|pid| libc::pid_t::try_from(pid).ok())
         {
             // SAFETY: kill(2) reads no memory of ours. The child has not been waited for, so the
-            // number is still its own; a failure means that it has just ended, which `stop` sees.
-            unsafe { libc::kill(pid, libc::SIGTERM) };
+            // number is still its own; a failure means that it has just ended, which `wait` sees.
+            unsafe { libc::kill(pid, number) };
         }
     }
 }

@@ -8,18 +8,20 @@
 //!
 //! [`worker`]s read on threads of their own and share nothing; their [`intake`] decodes and folds. The [`conductor`] is
 //! the one task that decides: it answers the group and asks for flushes; its [`engine`] carries that out, with the one
-//! [`writer`]. [`status`] is what all of them
-//! say of themselves, [`http`] where it is asked; [`cores`] is where a worker runs, [`memory`]
-//! how the heap is kept.
+//! [`writer`], whose decisions are [`delivery`] and [`heads`]. [`status`] is what all of them say of themselves,
+//! [`probes`](crate::probes) where it is asked; [`cores`] is where a worker runs, [`memory`] how the heap is kept.
 pub mod backoff;
 pub mod conductor;
 pub mod cores;
+pub mod delivery;
 pub mod engine;
-pub mod http;
+pub mod heads;
 pub mod intake;
 pub mod memory;
 pub mod protocol;
 pub mod share;
+#[cfg(test)]
+mod simulation;
 pub mod status;
 pub mod worker;
 pub mod writer;
@@ -37,6 +39,7 @@ use crate::bus::avro::SchemaRegistry;
 use crate::bus::topics::{self, TopicError};
 use crate::config::{KafkaArgs, StoreArgs, parse_duration};
 use crate::core::ids::{DEFAULT_MAX_DEPLOYMENTS, DEFAULT_MAX_REPLICAS, IdLimits};
+use crate::probes;
 use crate::store::migrate::apply::{self, MigrateError};
 use conductor::Conductor;
 use status::Status;
@@ -118,7 +121,7 @@ pub async fn run(args: ProcessorArgs, shutdown: CancellationToken) -> anyhow::Re
         .await
         .with_context(|| format!("--listen {}: the address cannot be taken", args.listen))?;
     println!("processor: listening on http://{}", listener.local_addr()?);
-    let server = tokio::spawn(http::serve(listener, status.clone()));
+    let server = tokio::spawn(probes::serve(listener, status.clone()));
     let started = tokio::select! {
         result = check_surroundings(&args) => result.map(|()| true),
         () = shutdown.cancelled() => Ok(false),

@@ -16,6 +16,7 @@ use crate::bus::member::topic_of;
 use crate::config::TopicArgs;
 use crate::core::ledger::LedgerCounts;
 use crate::core::table::{Source, Stream, Table};
+use crate::probes::Probed;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PartitionLabels {
@@ -351,9 +352,10 @@ impl Status {
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
+}
 
-    /// Why the processor is not ready, a line a reason; empty when it is.
-    pub fn why_not_ready(&self) -> Vec<String> {
+impl Probed for Status {
+    fn why_not_ready(&self) -> Vec<String> {
         let readiness = self.readiness();
         let mut reasons = Vec::new();
         if !readiness.has_joined {
@@ -370,8 +372,7 @@ impl Status {
         reasons
     }
 
-    /// The metrics, in OpenMetrics' text format.
-    pub fn metrics(&self) -> String {
+    fn metrics(&self) -> String {
         let mut out = String::new();
         // writing to a String does not fail
         let _ = text::encode(&mut out, &self.registry);

@@ -2,6 +2,9 @@
 
 mod support;
 
+mod agent;
+mod agent_proxy;
+mod agent_resources;
 mod clickhouse_face;
 mod crash;
 mod dashboard;

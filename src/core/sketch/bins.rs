@@ -169,8 +169,11 @@ impl Bins {
             .sum::<u64>();
     }
 
-    /// The store in whichever of ClickHouse's two forms is shorter.
+    /// The state, its store in whichever of ClickHouse's two forms is shorter.
     pub fn encode(&self, out: &mut Vec<u8>) {
+        if self.spilled.is_empty() {
+            return state::encode_counts(self.first_key, &self.counts, out);
+        }
         let mut pairs: Vec<(Key, u64)> = Vec::with_capacity(self.counts.len() + self.spilled.len());
         let mut spilled = self.spilled.iter().copied().peekable();
         for (key, mut count) in self.dense() {

@@ -8,92 +8,188 @@ const FLAG_NEGATIVE_STORE: u8 = 3;
 const FLAG_ZERO_COUNT: u8 = 4;
 const STORE_SPARSE: u8 = 0x04;
 const STORE_DENSE: u8 = 0x0C;
-const EMPTY_STORE: [u8; 2] = [STORE_SPARSE, 0];
 
-/// What stands before the positive store.
-pub fn begin(out: &mut Vec<u8>) {
-    out.push(FLAG_INDEX_MAPPING);
-    out.extend_from_slice(&GAMMA.to_le_bytes());
-    out.extend_from_slice(&0_f64.to_le_bytes());
-    out.push(FLAG_POSITIVE_STORE);
-}
-
-/// What stands behind it: no negative values, no zeros.
-pub fn end(out: &mut Vec<u8>) {
-    out.push(FLAG_NEGATIVE_STORE);
-    out.extend_from_slice(&EMPTY_STORE);
-    out.push(FLAG_ZERO_COUNT);
-    out.extend_from_slice(&0_f64.to_le_bytes());
-}
-
-/// The positive store of values that were not sorted yet.
-pub fn encode_few(few: &mut [Key], out: &mut Vec<u8>) {
-    few.sort_unstable();
-    let mut n = 0;
-    out.reserve(few.len() * 11 + 2);
-    let start = out.len();
-    // at most 27 entries, so that their number is one byte, known only behind them
-    out.extend_from_slice(&[STORE_SPARSE, 0]);
-    let mut previous = 0;
-    let mut rest = &*few;
-    while let Some(&key) = rest.first() {
-        let run = rest.iter().take_while(|&&other| other == key).count();
-        rest = &rest[run..];
-        put_zigzag(i64::from(key) - previous, out);
-        previous = i64::from(key);
-        out.extend_from_slice(&(run as f64).to_le_bytes());
-        n += 1;
+/// What stands before the positive store: γ, an index offset of 0, the store's flag.
+const HEAD: [u8; 18] = {
+    let mut head = [0; 18];
+    head[0] = FLAG_INDEX_MAPPING;
+    let gamma = GAMMA.to_bits().to_le_bytes();
+    let mut at = 0;
+    while at < gamma.len() {
+        head[1 + at] = gamma[at];
+        at += 1;
     }
-    out[start + 1] = n;
+    head[17] = FLAG_POSITIVE_STORE;
+    head
+};
+
+/// What stands behind it: no negative values, and a count of zeros that is 0.
+const TAIL: [u8; 12] = {
+    let mut tail = [0; 12];
+    tail[0] = FLAG_NEGATIVE_STORE;
+    tail[1] = STORE_SPARSE;
+    tail[3] = FLAG_ZERO_COUNT;
+    tail
+};
+
+/// The state of no values at all: most of what a quiet deployment writes.
+const EMPTY: [u8; 32] = {
+    let mut empty = [0; 32];
+    let mut at = 0;
+    while at < HEAD.len() {
+        empty[at] = HEAD[at];
+        at += 1;
+    }
+    empty[at] = STORE_SPARSE;
+    at += 2;
+    let mut from = 0;
+    while from < TAIL.len() {
+        empty[at + from] = TAIL[from];
+        from += 1;
+    }
+    empty
+};
+
+/// A sparse entry: a step of at most two bytes, since keys end at 2,204, and a count.
+const MAX_ENTRY: usize = 10;
+
+/// The state of few values in no order, which are sorted on the way. At most 127, so that how many entries there are is
+/// one byte, known only behind them.
+pub fn encode_few<const FEW: usize>(few: &mut [Key; FEW], n: usize, out: &mut Vec<u8>) {
+    const { assert!(FEW < 0x80, "the number of entries is one byte") };
+    let few = &mut few[..n];
+    if few.is_empty() {
+        return out.extend_from_slice(&EMPTY);
+    }
+    few.sort_unstable();
+    let start = begin(few.len() * MAX_ENTRY + 2, out);
+    let store = &mut out[start..];
+    store[0] = STORE_SPARSE;
+    let (mut n_entries, mut at, mut previous) = (0, 2, 0);
+    let mut index = 0;
+    while let Some(&key) = few.get(index) {
+        let first = index;
+        while few.get(index) == Some(&key) {
+            index += 1;
+        }
+        at += put_entry(key - previous, (index - first) as f64, &mut store[at..]);
+        previous = key;
+        n_entries += 1;
+    }
+    store[1] = n_entries;
+    end(start + at, out);
 }
 
-/// The positive store of (key, count), by ascending key, in whichever of the two forms is shorter.
+/// The state of counts by key, the first of which is `first_key`'s.
+pub fn encode_counts(first_key: Key, counts: &[u16], out: &mut Vec<u8>) {
+    let (Some(first), Some(last)) = (
+        counts.iter().position(|&count| count > 0),
+        counts.iter().rposition(|&count| count > 0),
+    ) else {
+        return out.extend_from_slice(&EMPTY);
+    };
+    let counts = &counts[first..=last];
+    let first_key = first_key + first as Key;
+    let n_entries = counts.iter().map(|&count| usize::from(count > 0)).sum();
+    if is_dense_shorter(counts.len(), n_entries) {
+        let at = begin_dense(first_key, counts.len(), out);
+        let (slots, _) = out[at..].as_chunks_mut::<8>();
+        for (slot, &count) in slots.iter_mut().zip(counts) {
+            *slot = f64::from(count).to_le_bytes();
+        }
+        end(at + counts.len() * 8, out);
+    } else {
+        let entries = (first_key..)
+            .zip(counts)
+            .filter(|(_, count)| **count > 0)
+            .map(|(key, &count)| (key, f64::from(count)));
+        encode_sparse(n_entries, entries, out);
+    }
+}
+
+/// The state of (key, count), by ascending key.
 pub fn encode_pairs(pairs: &[(Key, u64)], out: &mut Vec<u8>) {
     let (Some(&(first, _)), Some(&(last, _))) = (pairs.first(), pairs.last()) else {
-        return out.extend_from_slice(&EMPTY_STORE);
+        return out.extend_from_slice(&EMPTY);
     };
     let span = usize::from(last - first) + 1;
-    // a sparse entry is a count of eight bytes and a step of one or two, a dense one the count alone
-    if span * 8 <= pairs.len() * 9 {
-        encode_dense(first, span, pairs, out);
+    if is_dense_shorter(span, pairs.len()) {
+        let at = begin_dense(first, span, out);
+        let (slots, _) = out[at..].as_chunks_mut::<8>();
+        for &(key, count) in pairs {
+            slots[usize::from(key - first)] = (count as f64).to_le_bytes();
+        }
+        end(at + span * 8, out);
     } else {
-        encode_sparse(pairs, out);
+        let entries = pairs.iter().map(|&(key, count)| (key, count as f64));
+        encode_sparse(pairs.len(), entries, out);
     }
 }
 
-fn encode_sparse(pairs: &[(Key, u64)], out: &mut Vec<u8>) {
-    out.reserve(pairs.len() * 11 + 8);
-    out.push(STORE_SPARSE);
-    put_varint(pairs.len() as u64, out);
+/// A sparse entry is a count of eight bytes and a step of one or two, a dense one the count alone.
+const fn is_dense_shorter(span: usize, n_entries: usize) -> bool {
+    span * 8 <= n_entries * 9
+}
+
+fn encode_sparse(n_entries: usize, entries: impl Iterator<Item = (Key, f64)>, out: &mut Vec<u8>) {
+    // the number of entries is below 2,205 and takes two bytes at most
+    let start = begin(n_entries * MAX_ENTRY + 3, out);
+    let store = &mut out[start..];
+    store[0] = STORE_SPARSE;
+    let mut at = 1 + put_short(n_entries as u16, &mut store[1..]);
     let mut previous = 0;
-    for &(key, count) in pairs {
-        put_zigzag(i64::from(key) - previous, out);
-        previous = i64::from(key);
-        out.extend_from_slice(&(count as f64).to_le_bytes());
+    for (key, count) in entries {
+        at += put_entry(key - previous, count, &mut store[at..]);
+        previous = key;
     }
+    end(start + at, out);
 }
 
-fn encode_dense(first: Key, span: usize, pairs: &[(Key, u64)], out: &mut Vec<u8>) {
-    out.push(STORE_DENSE);
-    put_varint(span as u64, out);
-    put_zigzag(i64::from(first), out);
-    put_zigzag(1, out);
+/// Everything of a dense store but its counts, which are 0 so far; gives where they begin.
+fn begin_dense(first_key: Key, span: usize, out: &mut Vec<u8>) -> usize {
+    let start = begin(span * 8 + 8, out);
+    let store = &mut out[start..];
+    store[0] = STORE_DENSE;
+    let mut at = 1 + put_short(span as u16, &mut store[1..]);
+    at += put_short(first_key << 1, &mut store[at..]);
+    // the step between two keys, 1, in zigzag
+    store[at] = 2;
+    start + at + 1
+}
+
+/// Appends what stands before the store and room for `most` bytes of it; gives where the store begins.
+fn begin(most: usize, out: &mut Vec<u8>) -> usize {
+    out.reserve(HEAD.len() + most + TAIL.len());
+    out.extend_from_slice(&HEAD);
     let start = out.len();
-    out.resize(start + span * 8, 0);
-    for &(key, count) in pairs {
-        let at = start + usize::from(key - first) * 8;
-        out[at..at + 8].copy_from_slice(&(count as f64).to_le_bytes());
-    }
+    out.resize(start + most, 0);
+    start
 }
 
-fn put_varint(mut value: u64, out: &mut Vec<u8>) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
+/// The store ends at `at`.
+fn end(at: usize, out: &mut Vec<u8>) {
+    out.truncate(at);
+    out.extend_from_slice(&TAIL);
 }
 
-fn put_zigzag(value: i64, out: &mut Vec<u8>) {
-    put_varint(((value << 1) ^ (value >> 63)) as u64, out);
+/// One sparse entry; gives its bytes. Keys ascend, so that zigzag is a shift.
+#[inline(always)]
+fn put_entry(step: Key, count: f64, out: &mut [u8]) -> usize {
+    let at = put_short(step << 1, out);
+    out[at..at + 8].copy_from_slice(&count.to_le_bytes());
+    at + 8
+}
+
+/// An unsigned LEB128 number below 2^14; gives its bytes.
+#[inline(always)]
+fn put_short(value: u16, out: &mut [u8]) -> usize {
+    debug_assert!(value < 1 << 14, "keys end at 2,204");
+    if value < 0x80 {
+        out[0] = value as u8;
+        1
+    } else {
+        out[0] = value as u8 | 0x80;
+        out[1] = (value >> 7) as u8;
+        2
+    }
 }

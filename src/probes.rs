@@ -1,4 +1,4 @@
-//! `/livez`, `/readyz` and `/metrics` of the processor.
+//! `/livez`, `/readyz` and `/metrics` of a role that runs on. What they say is the role's [`Probed`].
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -13,16 +13,22 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
-use super::status::Status;
-
 /// After a connection that could not be accepted.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
 
+/// What a role says of itself.
+pub trait Probed: Send + Sync + 'static {
+    /// A line a reason; empty when it is ready.
+    fn why_not_ready(&self) -> Vec<String>;
+    /// In OpenMetrics' text format.
+    fn metrics(&self) -> String;
+}
+
 /// Serves until it is aborted.
-pub async fn serve(listener: TcpListener, status: Arc<Status>) {
+pub async fn serve<P: Probed>(listener: TcpListener, status: Arc<P>) {
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -36,7 +42,7 @@ pub async fn serve(listener: TcpListener, status: Arc<Status>) {
         let status = status.clone();
         tokio::spawn(async move {
             let service = service_fn(move |request| {
-                let answer = answer(&request, &status);
+                let answer = answer(&request, &*status);
                 async move { Ok::<_, Infallible>(answer) }
             });
             // a client that breaks off is no concern of ours
@@ -47,7 +53,7 @@ pub async fn serve(listener: TcpListener, status: Arc<Status>) {
     }
 }
 
-fn answer<B>(request: &Request<B>, status: &Status) -> Response<Full<Bytes>> {
+fn answer<B>(request: &Request<B>, status: &impl Probed) -> Response<Full<Bytes>> {
     let (code, kind, text) = match request.uri().path() {
         "/livez" => (StatusCode::OK, TEXT, "alive\n".to_owned()),
         "/readyz" => match status.why_not_ready() {

@@ -1,0 +1,160 @@
+//! Headers: which stop here, what the front door's clock said, and what a gRPC status means in HTTP.
+
+use std::time::Duration;
+
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+use crate::clock;
+
+/// The oldest arrival that the front door's header may tell: longer than any request waits in a queue that is sane.
+const MAX_BEFORE_US: i64 = 3_600_000_000;
+
+/// How far the front door's clock may be ahead of ours before its header is not believed; less than this is no time.
+const MAX_SKEW_US: i64 = 1_000_000;
+
+/// Meant for the next hop alone, by RFC 9110 section 7.6.1.
+const HOP_BY_HOP: [HeaderName; 5] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+/// Takes out what was meant for the agent alone, and whatever `Connection` names. `TE: trailers` stays: gRPC needs it.
+pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    for name in named.iter().filter(|name| **name != header::TE) {
+        headers.remove(name);
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+    let wants_trailers = headers
+        .get_all(header::TE)
+        .iter()
+        .any(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers"));
+    headers.remove(header::TE);
+    if wants_trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// The protocol that the client wants to change to, if it does.
+pub fn wanted_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
+    let is_wanted = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|name| name.trim().eq_ignore_ascii_case("upgrade"));
+    is_wanted
+        .then(|| headers.get(header::UPGRADE).cloned())
+        .flatten()
+}
+
+/// How long before now the request had arrived at the front door: `t=` or a bare number, in seconds, milliseconds or
+/// microseconds since 1970. Nothing where the header is not there or says what cannot be.
+pub fn time_since_front_door(headers: &HeaderMap, name: &HeaderName) -> Duration {
+    headers
+        .get(name)
+        .and_then(|value| value.to_str().ok())
+        .and_then(arrival_us)
+        .map(|arrival| clock::now_us() - arrival)
+        .filter(|before| (-MAX_SKEW_US..=MAX_BEFORE_US).contains(before))
+        .map_or(Duration::ZERO, |before| {
+            Duration::from_micros(before.max(0).cast_unsigned())
+        })
+}
+
+/// Microseconds since 1970. The unit is told by the size: today is 1.8e9 s.
+fn arrival_us(text: &str) -> Option<i64> {
+    let text = text.trim();
+    let number: f64 = text.strip_prefix("t=").unwrap_or(text).parse().ok()?;
+    let us = match number {
+        n if !n.is_finite() || n < 1e9 => return None,
+        n if n < 1e11 => n * 1e6,
+        n if n < 1e14 => n * 1e3,
+        n if n < 1e17 => n,
+        _ => return None,
+    };
+    Some(us as i64)
+}
+
+/// The HTTP status that a gRPC status stands for.
+pub fn http_status_of_grpc(code: &HeaderValue) -> u16 {
+    match code.to_str().ok().and_then(|code| code.parse().ok()) {
+        Some(0_u32) => 200,
+        Some(1) => 499,
+        Some(3 | 9 | 11) => 400,
+        Some(4) => 504,
+        Some(5) => 404,
+        Some(6 | 10) => 409,
+        Some(7) => 403,
+        Some(8) => 429,
+        Some(12) => 501,
+        Some(14) => 503,
+        Some(16) => 401,
+        _ => 500,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arrival_is_read_in_any_unit() {
+        for text in [
+            "t=1800000000.123456",
+            "1800000000123.456",
+            "t=1800000000123456",
+        ] {
+            assert_eq!(arrival_us(text), Some(1_800_000_000_123_456), "{text}");
+        }
+        for bad in ["", "t=", "t=-1", "yesterday", "t=5", "t=1e300", "nan"] {
+            assert_eq!(arrival_us(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_not_believed() {
+        let name = HeaderName::from_static("x-request-start");
+        let told = |us: i64| {
+            let mut headers = HeaderMap::new();
+            let text = format!("t={us}").parse().expect("a header");
+            headers.insert(&name, text);
+            time_since_front_door(&headers, &name)
+        };
+        let now = clock::now_us();
+        assert!(told(now - 2_000_000) >= Duration::from_secs(2));
+        assert_eq!(told(now + 900_000), Duration::ZERO);
+        assert_eq!(told(now + 60_000_000), Duration::ZERO);
+        assert_eq!(told(now - 2 * MAX_BEFORE_US), Duration::ZERO);
+    }
+
+    #[test]
+    fn hop_by_hop_headers_stop_here() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("connection", "X-Foo, close"),
+            ("x-foo", "1"),
+            ("keep-alive", "5"),
+            ("te", "trailers"),
+            ("traceparent", "00-1-2-01"),
+            ("x-forwarded-for", "10.0.0.1"),
+        ] {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        remove_hop_by_hop(&mut headers);
+        let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["te", "traceparent", "x-forwarded-for"]);
+    }
+}
