@@ -14,7 +14,7 @@ BUILT := $(or $(CARGO_TARGET_DIR),target)
 # the demo's binary; its test takes the one that the other tests were built with
 PROGRAM = $(BUILT)/release/modelmeter
 
-.PHONY: help prerequisites local-parts build demo fmt lint test crash-test test-page test-demo simulate fuzz bench clean
+.PHONY: help prerequisites local-parts build demo fmt lint test test-page test-demo simulate fuzz bench clean crash-test
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -82,8 +82,9 @@ fuzz: prerequisites ## arbitrary bytes for every decoder, FUZZ_SECONDS for each;
 	        "$(FUZZ)/corpus/$$target" -- -max_total_time=$(FUZZ_SECONDS) -max_len=8192 -timeout=10 -print_final_stats=1; \
 	done
 
-bench: build local-parts ## what an event costs: instructions (with valgrind) and CPU time; target/bench/*.json
+bench: build local-parts ## what an event and a panel cost: instructions (with valgrind), CPU and wall time; target/bench/*.json
 	cargo bench --locked --bench pipeline
+	cargo bench --locked --bench panel
 
 clean: ## remove what was built and fetched
 	cargo clean

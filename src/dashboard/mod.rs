@@ -2,7 +2,8 @@
 //! nothing, and builds no query text from a parameter.
 //!
 //! A request's way: [`http`] takes it, [`query_string`] and [`range`] turn its parameters into typed values, [`panel`]
-//! and [`deployments`] ask ClickHouse with the statements of [`views`] (the public views' numbers, read a stream at a time), and [`coverage`] tells no data from zero.
+//! and [`deployments`] ask ClickHouse with the statements of [`views`] (the public views' numbers, read a stream at a time),
+//! and [`coverage`] tells no data from zero.
 
 mod coverage;
 mod deployments;
