@@ -2,55 +2,59 @@
 //! leaves the measure in the meter; it never waits for anything else.
 //!
 //! Both sides are hyper's, on one thread with a runtime of its own, so that nothing that the rest of the agent does can
-//! delay a request. [`guard`] looks at raw bytes before the library does, [`exchange`] carries one request, [`upstream`]
-//! keeps the connections to the server, [`body`] counts what passes, [`record`] is what is measured.
+//! delay a request. [`guard`] looks at raw bytes before the library does, by the rules of [`framing`]; [`exchange`] carries
+//! one request: [`admission`] says when, [`upstream`] keeps the connections to the server, [`flow`] is the body that goes
+//! there, [`body`] the one that comes back, [`tunnel`] what follows an upgrade. [`record`] is what is measured.
 
+mod admission;
 mod body;
 mod exchange;
+mod flow;
+mod framing;
 mod guard;
 mod headers;
 mod record;
+mod tunnel;
 mod upstream;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hyper::header::HeaderName;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::condition::Condition;
 use super::meter::Meter;
 use crate::config::parse_duration;
-use exchange::{Admission, Exchange};
-use guard::{Guarded, MAX_HEAD_BYTES};
+use admission::Admission;
+use exchange::{Client, Exchange};
+use guard::{Guarded, Patience, Signals};
+use record::Records;
 use upstream::Pool;
 pub use upstream::Upstream;
 
-/// Clients' connections at once; one more is answered 503 and closed. Idle, each takes some 18 KB.
-const MAX_CONNECTIONS: usize = 10_240;
+/// Connections past `--max-connections` that are open to be told 503. Past these too, the next waits to be accepted.
+const MAX_TURNED_AWAY: usize = 64;
 
-/// Header lines of a request; more is answered 431.
-const MAX_HEADERS: usize = 100;
+/// Streams that one HTTP/2 client may have open; more wait on its side.
+const MAX_STREAMS: u32 = 256;
 
-/// How long a client may take over a request's head. Then its connection is closed.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes of a request's head; past it 431. Heads with tokens and trace context are a few kilobytes.
+const MAX_HEAD_BYTES: u32 = 64 * 1024;
 
 /// After a failed accept (no more file descriptors, mostly): others may end meanwhile.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-const TOO_MANY: &[u8] =
-    b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 1\r\n\
-content-type: text/plain\r\ncontent-length: 40\r\n\r\nmodelmeter agent: too many connections.\n";
 
 /// How requests reach the model server.
 #[derive(Debug, Clone, clap::Args)]
@@ -83,6 +87,19 @@ pub struct ProxyArgs {
     /// The front door's header that says when a request arrived there.
     #[arg(long, default_value = "x-request-start", value_name = "NAME")]
     pub request_start_header: HeaderName,
+    /// Clients' connections at once; requests on one more are answered 503. Idle, each takes some 18 KB.
+    #[arg(long, default_value_t = 10_240, value_name = "N")]
+    pub max_connections: usize,
+    /// How long a client may take over a request's head; then it is answered 408.
+    #[arg(long, default_value = "30s", value_parser = parse_duration, value_name = "DURATION")]
+    pub head_timeout: Duration,
+    /// A connection without a request is closed after this. Longer than a load balancer keeps its own, so that no request
+    /// meets a connection that closes.
+    #[arg(long, default_value = "620s", value_parser = parse_duration, value_name = "DURATION")]
+    pub idle_timeout: Duration,
+    /// How long the server may take to begin its answer, and be silent in it; then 504, or the answer is cut. Not for gRPC.
+    #[arg(long, default_value = "600s", value_parser = parse_duration, value_name = "DURATION")]
+    pub answer_timeout: Duration,
     /// How long requests in flight may take once the agent is told to end.
     #[arg(long, default_value = "30s", value_parser = parse_duration, value_name = "DURATION")]
     pub drain: Duration,
@@ -92,6 +109,8 @@ pub struct ProxyArgs {
 pub struct Proxy {
     listener: StdListener,
     exchange: Arc<Exchange>,
+    patience: Patience,
+    max_connections: usize,
     drain: Duration,
 }
 
@@ -110,18 +129,31 @@ impl ProxyArgs {
         };
         let listener = StdListener::bind(listen)?;
         listener.set_nonblocking(true)?;
+        let exchange = Exchange {
+            records: Arc::new(Records {
+                meter,
+                is_cutting: AtomicBool::new(false),
+            }),
+            pool: Arc::new(Pool::new(upstream.clone())),
+            admission: Admission::new(
+                condition,
+                self.hold_until_ready,
+                self.max_concurrency,
+                self.max_queue,
+            ),
+            front_door_header: self.request_start_header.clone(),
+            answer_time: self.answer_timeout,
+            tunnels: TaskTracker::new(),
+        };
         Ok(Some(Proxy {
             listener,
-            exchange: Arc::new(Exchange {
-                meter,
-                pool: Arc::new(Pool::new(upstream.clone())),
-                condition,
-                front_door_header: self.request_start_header.clone(),
-                hold: self.hold_until_ready,
-                admission: self
-                    .max_concurrency
-                    .map(|max| Admission::new(max, self.max_queue)),
-            }),
+            exchange: Arc::new(exchange),
+            patience: Patience {
+                head_bytes: MAX_HEAD_BYTES as usize,
+                head: self.head_timeout,
+                idle: self.idle_timeout,
+            },
+            max_connections: self.max_connections.clamp(1, Semaphore::MAX_PERMITS),
             drain: self.drain,
         }))
     }
@@ -140,69 +172,121 @@ impl Proxy {
     /// # Errors
     /// When there can be no runtime.
     pub fn run(self, shutdown: &CancellationToken) -> io::Result<()> {
-        tokio::runtime::Builder::new_current_thread()
+        let records = self.exchange.records.clone();
+        let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
-            .build()?
-            .block_on(self.serve(shutdown))
+            .build()?;
+        let served = runtime.block_on(self.serve(shutdown));
+        // what is left goes with the runtime
+        records.is_cutting.store(true, Ordering::Relaxed);
+        drop(runtime);
+        served
     }
 
     async fn serve(self, shutdown: &CancellationToken) -> io::Result<()> {
         let listener = TcpListener::from_std(self.listener)?;
-        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let connections = TaskTracker::new();
+        let places = Arc::new(Semaphore::new(self.max_connections));
+        let spare = Arc::new(Semaphore::new(MAX_TURNED_AWAY));
         loop {
+            let place = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                place = take_place(&places, &spare) => place,
+            };
             let accepted = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, _)) => match places.clone().try_acquire_owned() {
-                    Ok(place) => {
-                        let connection =
-                            serve_one(stream, self.exchange.clone(), shutdown.clone(), place);
-                        tokio::spawn(connection);
-                    }
-                    Err(_) => {
-                        tokio::spawn(turn_away(stream));
-                    }
-                },
+                Ok((stream, _)) => {
+                    let place = place.or_a_better(&places);
+                    let exchange = self.exchange.clone();
+                    let connection =
+                        serve_one(stream, exchange, self.patience, shutdown.clone(), place);
+                    connections.spawn(connection);
+                }
                 Err(error) => {
-                    tracing::warn!(error = %error, "a connection could not be accepted");
+                    tracing::warn!(%error, "a connection could not be accepted");
                     sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
         drop(listener);
-        // every connection holds a place until it has ended
-        let all = u32::try_from(MAX_CONNECTIONS).unwrap_or(u32::MAX);
-        if timeout(self.drain, places.acquire_many(all)).await.is_err() {
+        connections.close();
+        let all_ended = async {
+            connections.wait().await;
+            // only a connection can make one
+            self.exchange.tunnels.close();
+            self.exchange.tunnels.wait().await;
+        };
+        if timeout(self.drain, all_ended).await.is_err() {
             tracing::warn!("requests in flight did not end in time and are cut");
         }
         Ok(())
     }
 }
 
+/// A connection's place, until it is dropped.
+struct Place {
+    _permit: OwnedSemaphorePermit,
+    is_spare: bool,
+}
+
+impl Place {
+    /// One may have become free since this was taken.
+    fn or_a_better(self, places: &Arc<Semaphore>) -> Self {
+        match places.clone().try_acquire_owned() {
+            Ok(permit) if self.is_spare => Self {
+                _permit: permit,
+                is_spare: false,
+            },
+            _ => self,
+        }
+    }
+}
+
+async fn take_place(places: &Arc<Semaphore>, spare: &Arc<Semaphore>) -> Place {
+    if let Ok(permit) = places.clone().try_acquire_owned() {
+        return Place {
+            _permit: permit,
+            is_spare: false,
+        };
+    }
+    tokio::select! {
+        biased;
+        permit = spare.clone().acquire_owned() => Place {
+            _permit: permit.expect("never closed"),
+            is_spare: true,
+        },
+        permit = places.clone().acquire_owned() => Place {
+            _permit: permit.expect("never closed"),
+            is_spare: false,
+        },
+    }
+}
+
 async fn serve_one(
     stream: TcpStream,
     exchange: Arc<Exchange>,
+    patience: Patience,
     shutdown: CancellationToken,
-    _place: OwnedSemaphorePermit,
+    place: Place,
 ) {
     // without it an answer may wait for the client's acknowledgement of the one before
     let _ = stream.set_nodelay(true);
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(MAX_HEAD_BYTES)
-        .max_headers(MAX_HEADERS)
-        .half_close(false);
-    let service = service_fn(|request| exchange.clone().answer(request));
-    let connection =
-        builder.serve_connection_with_upgrades(TokioIo::new(Guarded::new(stream)), service);
+    let client = Client {
+        signals: Arc::new(Signals::default()),
+        is_turned_away: place.is_spare,
+    };
+    let guarded = Guarded::new(stream, client.signals.clone(), patience);
+    let service = service_fn(|request| exchange.clone().answer(request, client.clone()));
+    let builder = http_server();
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(guarded), service);
     tokio::pin!(connection);
     let ended = tokio::select! {
+        biased;
         ended = connection.as_mut() => ended,
         () = shutdown.cancelled() => {
             connection.as_mut().graceful_shutdown();
@@ -214,8 +298,20 @@ async fn serve_one(
     }
 }
 
-async fn turn_away(mut stream: TcpStream) {
-    // whoever is turned away may have gone already
-    let _ = stream.write_all(TOO_MANY).await;
-    let _ = stream.shutdown().await;
+/// The library's side towards clients. The times that it would keep are the guard's: its own end a connection without a
+/// word.
+fn http_server() -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .header_read_timeout(None)
+        // the server's own date, or none
+        .auto_date_header(false)
+        .half_close(false);
+    builder
+        .http2()
+        .auto_date_header(false)
+        .max_header_list_size(MAX_HEAD_BYTES)
+        .max_concurrent_streams(MAX_STREAMS);
+    builder
 }
