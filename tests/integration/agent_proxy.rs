@@ -15,6 +15,12 @@ use modelmeter::core::event::{Outcome, ReplicaState, RequestEvent};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+mod http2;
+mod refusals;
+mod straight;
+mod timing;
+mod truth;
+
 const PATIENCE: Duration = Duration::from_secs(20);
 
 const ACTIVE: Condition = Condition {

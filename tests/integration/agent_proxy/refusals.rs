@@ -50,13 +50,33 @@ fn nothing_is_smuggled_behind_a_request() {
             "POST /good HTTP/1.1\r\nhost: m\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
             format!("POST /odd HTTP/1.1\r\nhost: m\r\n{both}"),
         ),
-        ("", "POST /odd HTTP/1.1\r\nhost: m\r\ncontent-length: 4\r\ncontent-length: 5\r\n\r\n".to_owned()),
-        ("", "POST /odd HTTP/1.1\r\nhost: m\r\ncontent-length: +4\r\n\r\n".to_owned()),
-        ("", "POST /odd HTTP/1.1\r\nhost: m\r\ntransfer-encoding : chunked\r\n\r\n".to_owned()),
-        ("", "POST /odd HTTP/1.1\r\nhost: m\r\nx: y\r\n transfer-encoding: chunked\r\n\r\n".to_owned()),
+        (
+            "",
+            "POST /odd HTTP/1.1\r\nhost: m\r\ncontent-length: 4\r\ncontent-length: 5\r\n\r\n"
+                .to_owned(),
+        ),
+        (
+            "",
+            "POST /odd HTTP/1.1\r\nhost: m\r\ncontent-length: +4\r\n\r\n".to_owned(),
+        ),
+        (
+            "",
+            "POST /odd HTTP/1.1\r\nhost: m\r\ntransfer-encoding : chunked\r\n\r\n".to_owned(),
+        ),
+        (
+            "",
+            "POST /odd HTTP/1.1\r\nhost: m\r\nx: y\r\n transfer-encoding: chunked\r\n\r\n"
+                .to_owned(),
+        ),
         // a head with bare line feeds ends elsewhere for those who take them
-        ("", format!("POST /odd HTTP/1.1\nhost: m\ncontent-length: 9\n\n{GOOD}")),
-        ("", format!("GET /odd HTTP/1.1\r\nhost: m\r\nx: y\n\r\n{GOOD}")),
+        (
+            "",
+            format!("POST /odd HTTP/1.1\nhost: m\ncontent-length: 9\n\n{GOOD}"),
+        ),
+        (
+            "",
+            format!("GET /odd HTTP/1.1\r\nhost: m\r\nx: y\n\r\n{GOOD}"),
+        ),
     ] {
         let mut client = proxy.connect();
         let sent = format!("{GOOD}{before}{evil}{EVIL}");
@@ -72,7 +92,10 @@ fn nothing_is_smuggled_behind_a_request() {
         assert!(head.contains("connection: close"), "{head}");
         assert_eq!(rest_of(&mut client), "", "{sent:?}");
         let event = proxy.event();
-        assert_eq!((event.status(), event.outcome), (Some(400), Outcome::Refused));
+        assert_eq!(
+            (event.status(), event.outcome),
+            (Some(400), Outcome::Refused)
+        );
         assert_eq!(seen.try_recv().ok(), None, "{sent:?}");
     }
 }
@@ -101,7 +124,10 @@ fn a_malformed_chunk_is_400_wherever_it_stands() {
             assert_eq!(read_answer(&mut client).0, 400, "{sent:?}");
             assert_eq!(rest_of(&mut client), "", "{sent:?}");
             let event = proxy.event();
-            assert_eq!((event.status(), event.outcome), (Some(400), Outcome::Refused));
+            assert_eq!(
+                (event.status(), event.outcome),
+                (Some(400), Outcome::Refused)
+            );
         }
     }
     assert!(seen.try_iter().all(|line| !line.contains("evil")));
@@ -111,8 +137,14 @@ fn a_malformed_chunk_is_400_wherever_it_stands() {
 fn heads_have_a_size_and_a_time() {
     let (upstream, _seen) = seeing_server();
     let proxy = Running::before(upstream, &["--head-timeout", "300ms"]);
-    let wide = format!("GET / HTTP/1.1\r\nhost: m\r\nx: {}\r\n\r\n", "y".repeat(70_000));
-    let many = format!("GET / HTTP/1.1\r\nhost: m\r\n{}\r\n", "x: y\r\n".repeat(120));
+    let wide = format!(
+        "GET / HTTP/1.1\r\nhost: m\r\nx: {}\r\n\r\n",
+        "y".repeat(70_000)
+    );
+    let many = format!(
+        "GET / HTTP/1.1\r\nhost: m\r\n{}\r\n",
+        "x: y\r\n".repeat(120)
+    );
     for (sent, status) in [
         (wide.as_str(), 431),
         (many.as_str(), 431),
@@ -123,7 +155,10 @@ fn heads_have_a_size_and_a_time() {
         assert_eq!(read_answer(&mut client).0, status);
         assert_eq!(rest_of(&mut client), "");
         let event = proxy.event();
-        assert_eq!((event.status(), event.outcome), (Some(status), Outcome::Refused));
+        assert_eq!(
+            (event.status(), event.outcome),
+            (Some(status), Outcome::Refused)
+        );
     }
     // nothing at all is no request, and no answer
     let mut silent = proxy.connect();

@@ -8,7 +8,8 @@ use super::*;
 fn an_early_answer_reaches_a_client_that_still_sends() {
     let upstream = server(|_, mut stream| {
         read_head(&mut stream);
-        let refused = b"HTTP/1.1 413 Content Too Large\r\nconnection: close\r\ncontent-length: 3\r\n\r\nbig";
+        let refused =
+            b"HTTP/1.1 413 Content Too Large\r\nconnection: close\r\ncontent-length: 3\r\n\r\nbig";
         let _ = stream.write_all(refused);
     });
     let proxy = Running::before(upstream, &[]);
@@ -19,7 +20,10 @@ fn an_early_answer_reaches_a_client_that_still_sends() {
         let (status, _, body) = read_answer(&mut client);
         assert_eq!((status, &body[..]), (413, &b"big"[..]));
         let event = proxy.event();
-        assert_eq!((event.status(), event.outcome), (Some(413), Outcome::Completed));
+        assert_eq!(
+            (event.status(), event.outcome),
+            (Some(413), Outcome::Completed)
+        );
     }
 }
 
@@ -91,7 +95,8 @@ fn a_server_that_does_not_want_the_body_does_not_get_it() {
 fn a_server_that_never_says_100_gets_the_body_all_the_same() {
     let proxy = Running::before(server(|_, stream| echo(stream)), &[]);
     let mut client = proxy.connect();
-    let head = b"POST / HTTP/1.1\r\nhost: m\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\nhello";
+    let head =
+        b"POST / HTTP/1.1\r\nhost: m\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\nhello";
     client.write_all(head).expect("sent");
     assert!(read_head(&mut client).expect("interim").contains(" 100 "));
     assert_eq!(read_answer(&mut client).2, b"hello");
@@ -108,7 +113,10 @@ fn a_server_that_does_not_answer_in_time_is_504() {
     post(&mut client, b"");
     assert_eq!(read_answer(&mut client).0, 504);
     let event = proxy.event();
-    assert_eq!((event.status(), event.outcome), (Some(504), Outcome::TimedOut));
+    assert_eq!(
+        (event.status(), event.outcome),
+        (Some(504), Outcome::TimedOut)
+    );
 }
 
 #[test]
@@ -126,7 +134,10 @@ fn a_server_that_falls_silent_in_its_answer_is_cut() {
     let _ = client.read_to_end(&mut all);
     assert!(all.ends_with(b"half"));
     let event = proxy.event();
-    assert_eq!((event.status(), event.outcome), (Some(200), Outcome::TimedOut));
+    assert_eq!(
+        (event.status(), event.outcome),
+        (Some(200), Outcome::TimedOut)
+    );
 }
 
 #[test]
@@ -220,7 +231,10 @@ fn what_the_drain_cuts_off_is_aborted_and_nobodys_going_away() {
     let ended = proxy.thread.take().expect("running").join();
     ended.expect("no panic").expect("it ends well");
     let event = proxy.event();
-    assert_eq!((event.status(), event.outcome), (Some(200), Outcome::Aborted));
+    assert_eq!(
+        (event.status(), event.outcome),
+        (Some(200), Outcome::Aborted)
+    );
 }
 
 #[test]
@@ -236,7 +250,10 @@ fn a_client_that_stops_in_its_body_is_gone() {
     proxy.wait_in_flight(1);
     drop(client);
     let event = proxy.event();
-    assert_eq!((event.status(), event.outcome), (Some(499), Outcome::ClientGone));
+    assert_eq!(
+        (event.status(), event.outcome),
+        (Some(499), Outcome::ClientGone)
+    );
 }
 
 #[test]
@@ -248,7 +265,10 @@ fn the_front_doors_time_counts_into_the_queue() {
     client.write_all(request.as_bytes()).expect("sent");
     assert_eq!(read_answer(&mut client).0, 200);
     let event = proxy.event();
-    let (queue, inference) = (event.queue_us().expect("sent"), event.inference_us().expect("sent"));
+    let (queue, inference) = (
+        event.queue_us().expect("sent"),
+        event.inference_us().expect("sent"),
+    );
     assert!(queue >= 3_000_000 && event.first_byte_us().expect("a byte") >= queue);
     assert!(event.end_to_end_us >= queue + inference);
 }
