@@ -14,7 +14,7 @@ BUILT := $(or $(CARGO_TARGET_DIR),target)
 # the demo's binary; its test takes the one that the other tests were built with
 PROGRAM = $(BUILT)/release/modelmeter
 
-.PHONY: help prerequisites local-parts build demo fmt lint test test-page test-demo bench clean
+.PHONY: help prerequisites local-parts build demo fmt lint test test-page test-demo simulate fuzz bench clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -60,8 +60,27 @@ test-demo: local-parts ## the whole demo for a minute, unoptimised: its numbers 
 	cargo build --locked
 	@$(RUN_DEMO)
 
-bench: build local-parts ## what an event costs: instructions (with valgrind) and CPU time; target/bench/*.json
+# histories of processes, crashes and lies; a failing seed is printed, and SEED=n SEEDS=1 repeats it
+simulate: SEEDS ?= 10000
+simulate: SEED ?= 0
+simulate: prerequisites ## simulated histories from SEED on, SEEDS of them: every table must end with each message once
+	SEED=$(SEED) SEEDS=$(SEEDS) cargo test --locked --lib as_many_as_are_wished_for -- --ignored --nocapture
+
+FUZZ := tests/fuzz
+FUZZ_TARGETS := $(patsubst $(FUZZ)/targets/%.rs,%,$(wildcard $(FUZZ)/targets/*.rs))
+# what is found on the way stays out of the tree; RUSTC_BOOTSTRAP lets the stable compiler take libFuzzer's flags
+fuzz: FUZZ_SECONDS ?= 120
+fuzz: prerequisites ## arbitrary bytes for every decoder, FUZZ_SECONDS for each; a crash is kept in tests/fuzz/artifacts
+	@cargo fuzz --version >/dev/null 2>&1 || cargo install --locked --version 0.13.2 cargo-fuzz
+	@for target in $(FUZZ_TARGETS); do \
+	    mkdir -p "$(BUILT)/fuzz-corpus/$$target"; \
+	    RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir $(FUZZ) -s none "$$target" "$(BUILT)/fuzz-corpus/$$target" \
+	        "$(FUZZ)/corpus/$$target" -- -max_total_time=$(FUZZ_SECONDS) -max_len=8192 -timeout=10 -print_final_stats=1; \
+	done
+
+bench: build local-parts ## what an event and a panel cost: instructions (with valgrind), CPU and wall time; target/bench/*.json
 	cargo bench --locked --bench pipeline
+	cargo bench --locked --bench panel
 
 clean: ## remove what was built and fetched
 	cargo clean

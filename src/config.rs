@@ -241,14 +241,25 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         }
     };
     match text[..digits].parse::<f64>() {
-        Ok(number) if number > 0.0 && number < 1e6 => Ok(Duration::from_secs_f64(number * seconds)),
-        _ => Err(format!("{text:?}: a duration is above zero")),
+        Ok(number) if number > 0.0 && number < 1e6 => {
+            Some(Duration::from_secs_f64(number * seconds))
+        }
+        _ => None,
     }
+    // what is less than a nanosecond is zero too
+    .filter(|duration| !duration.is_zero())
+    .ok_or_else(|| format!("{text:?}: a duration is above zero"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_duration_that_rounds_to_zero_is_none() {
+        assert!(parse_duration("0.0000001ms").is_err());
+        assert_eq!(parse_duration("0.000001s"), Ok(Duration::from_micros(1)));
+    }
 
     fn args(url: &str, database: Option<&str>) -> StoreArgs {
         StoreArgs {

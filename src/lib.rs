@@ -2,8 +2,8 @@
 //!
 //! # The path of one request
 //!
-//! A producer beside a model server puts the request into a batch, in Avro, and publishes it to Kafka, keyed by
-//! deployment. [`bus::fetch`] hands the message to a worker of the [`processor`]; [`bus::avro`] finds the plan that was
+//! The [`agent`] passes the request on to its model server and measures it; or the server posts what it measured itself, or
+//! has a producer of its own. The request goes into a batch, in Avro, which is published to Kafka, keyed by deployment. [`bus::fetch`] hands the message to a worker of the [`processor`]; [`bus::avro`] finds the plan that was
 //! compiled from the writer's schema and turns the bytes into a [`core::event::RequestEvent`]. [`core::partition`] checks
 //! its time against the broker's and folds it into the 10 s window of its deployment and the 1 m window of its replica
 //! ([`core::request_fold`], [`core::request_window`]); its durations become keys of a [`core::sketch`].

@@ -25,7 +25,7 @@ enum Role {
     Up(local::up::UpArgs),
     /// Folds what producers publish into rollups and writes them to ClickHouse, exactly once.
     Processor(processor::ProcessorArgs),
-    /// Beside a model server: learns of its requests and publishes them, with samples of the replica.
+    /// In front of a model server or beside it: measures its requests and publishes them, with samples of the replica.
     Agent(Box<agent::AgentArgs>),
     /// The page, and its JSON API.
     Dashboard(dashboard::DashboardArgs),

@@ -53,12 +53,42 @@ pub struct Message<'a> {
     /// The broker's append time, ms since 1970.
     pub append_ms: i64,
     pub payload: &'a [u8],
+    /// librdkafka's own; null for a message that no broker gave.
     native: *const sys::rd_kafka_message_t,
+}
+
+/// What a fetch gives, by index: the broker's batch, or a simulated one.
+pub trait Messages {
+    fn len(&self) -> usize;
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The message or error at `index`; none for a message of a topic that nobody assigned.
+    fn get(&self, index: usize) -> Option<Result<Message<'_>, FetchError>>;
+}
+
+#[cfg(test)]
+impl<'a> Message<'a> {
+    /// A message that no broker gave.
+    pub const fn simulated(source: Source, offset: u64, append_ms: i64, payload: &'a [u8]) -> Self {
+        Self {
+            source,
+            offset,
+            append_ms,
+            payload,
+            native: std::ptr::null(),
+        }
+    }
 }
 
 impl Message<'_> {
     /// The leader epoch that the message was appended in; −1 where unknown.
     pub fn leader_epoch(&self) -> i32 {
+        if self.native.is_null() {
+            return -1;
+        }
         // SAFETY: the message is alive as long as the batch that `self` borrows from.
         unsafe { sys::rd_kafka_message_leader_epoch(self.native) }
     }
@@ -239,23 +269,12 @@ pub struct Batch<'a> {
     fetcher: &'a mut Fetcher,
 }
 
-impl Batch<'_> {
-    /// The log's end as of this fetch, without asking the broker.
-    pub fn log_end(&self, source: Source) -> Option<u64> {
-        self.fetcher.log_end(source)
-    }
-
-    /// How many messages the call handed over.
-    pub fn len(&self) -> usize {
+impl Messages for Batch<'_> {
+    fn len(&self) -> usize {
         self.fetcher.buffer.len()
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.fetcher.buffer.is_empty()
-    }
-
-    /// The message or error at `index`; none for a message of a topic that nobody assigned.
-    pub fn get(&self, index: usize) -> Option<Result<Message<'_>, FetchError>> {
+    fn get(&self, index: usize) -> Option<Result<Message<'_>, FetchError>> {
         let native = *self.fetcher.buffer.get(index)?;
         // SAFETY: the batch owns the message until it is dropped.
         let raw = unsafe { &*native };
@@ -291,6 +310,13 @@ impl Batch<'_> {
             payload,
             native,
         }))
+    }
+}
+
+impl Batch<'_> {
+    /// The log's end as of this fetch, without asking the broker.
+    pub fn log_end(&self, source: Source) -> Option<u64> {
+        self.fetcher.log_end(source)
     }
 
     fn error(

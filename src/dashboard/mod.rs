@@ -2,16 +2,17 @@
 //! nothing, and builds no query text from a parameter.
 //!
 //! A request's way: [`http`] takes it, [`query_string`] and [`range`] turn its parameters into typed values, [`panel`]
-//! and [`deployments`] ask ClickHouse with the statements of [`views`], and [`coverage`] tells no data from zero.
+//! and [`deployments`] ask ClickHouse with the statements of [`views`] (the public views' numbers, read a stream at a time),
+//! and [`coverage`] tells no data from zero.
 
 mod coverage;
 mod deployments;
-mod error;
+pub mod error;
 mod files;
 mod http;
 mod panel;
-mod query_string;
-mod range;
+pub mod query_string;
+pub mod range;
 pub mod views;
 
 use std::io::Write as _;

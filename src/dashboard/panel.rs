@@ -1,5 +1,5 @@
 //! `GET /api/v1/panel`: every chart of one deployment over one range, each with its own answer or its own error. The
-//! numbers are the views'; what is added is which steps are zero.
+//! numbers are those of the public views; what is added is which steps are zero.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use super::error::{ApiError, Told};
 use super::http::Store;
 use super::query_string::PanelQuery;
 use super::range::Range;
-use super::views::{self, CHARTS, Chart, Source, View};
+use super::views::{self, CHARTS, Chart, Source};
 
 #[derive(Debug, Serialize)]
 pub struct Panel {
@@ -47,41 +47,48 @@ enum ChartAnswer {
     },
 }
 
-/// A step of a view.
+/// A step of requests.
 #[derive(Debug, clickhouse::Row, Deserialize)]
-struct Step {
+struct Asked {
     at: u32,
     numbers: Vec<Option<f64>>,
+    last_us: u64,
 }
 
+/// A step of samples; without numbers where they cover no part of it.
 #[derive(Debug, clickhouse::Row, Deserialize)]
-struct State {
+struct Sampled {
     at: u32,
+    numbers: Vec<Option<f64>>,
     last_us: u64,
     is_running: bool,
 }
 
 #[derive(Debug, clickhouse::Row, Deserialize)]
+struct Before {
+    last_us: u64,
+    is_running: bool,
+}
+
+#[derive(Debug, Default, clickhouse::Row, Deserialize)]
 struct Heard {
     first_seen: u32,
     last_seen: u32,
 }
 
-type Rows = Result<BTreeMap<u32, Vec<Option<f64>>>, ApiError>;
+type Numbers = BTreeMap<u32, Vec<Option<f64>>>;
 
-/// What the views said.
+/// What was read.
 struct Answers {
-    volume: Rows,
-    times: Rows,
-    replicas: Rows,
-    cpu: Rows,
-    gpu: Rows,
+    requests: Result<Numbers, ApiError>,
+    samples: Numbers,
 }
 
-/// Asks all views at once.
+/// Asks for requests and samples at once.
 ///
 /// # Errors
-/// When the deployment is unknown, or nothing at all could be read. One view that fails leaves the others alone.
+/// When the deployment is unknown, or samples cannot be read: without them nobody knows which steps are zero. Requests
+/// that cannot be read leave the charts of samples alone.
 pub async fn read(store: &Store, query: PanelQuery, now: u32) -> Result<Panel, ApiError> {
     let range = Range::of(query.asked, now)?;
     let _turn = store.turn().await?;
@@ -90,41 +97,53 @@ pub async fn read(store: &Store, query: PanelQuery, now: u32) -> Result<Panel, A
         deployment: &query.deployment,
         range: &range,
     };
-    let (heard, states, volume, times, replicas, cpu, gpu) = tokio::join!(
-        asking.heard(),
-        asking.states(),
-        asking.view(&views::VOLUME),
-        asking.view(&views::TIMES),
-        asking.view(&views::REPLICAS),
-        asking.view(&views::CPU),
-        asking.view(&views::GPU),
-    );
-    let (heard, states) = (heard?, states?);
-    if heard.last_seen == 0 && states.is_empty() && matches!(&volume, Ok(rows) if rows.is_empty()) {
+    let (heard, sampled, asked) = tokio::join!(asking.heard(), asking.samples(), asking.requests());
+    let (mut heard, sampled) = (heard?, sampled?);
+    let has_first = sampled.first().is_some_and(|step| step.at == range.start);
+    let before = if has_first {
+        None
+    } else {
+        asking.before().await?
+    };
+    let is_empty = matches!(&asked, Ok(rows) if rows.is_empty());
+    if heard.last_seen == 0 && before.is_none() && sampled.is_empty() && is_empty {
         return Err(ApiError::UnknownDeployment(query.deployment));
     }
+    // the table of deployments is a minute behind; a producer's clock may be ahead
+    let ended = asked.iter().flatten().map(|step| step.last_us);
+    let seen = sampled.iter().map(|step| step.last_us).chain(ended).max();
+    let seen = u32::try_from(seen.unwrap_or(0) / 1_000_000).unwrap_or(u32::MAX);
+    heard.last_seen = heard.last_seen.max(seen.min(now));
+    let states = sampled.iter().map(|step| {
+        let (at_us, is_running) = (step.last_us, step.is_running);
+        (step.at, LastState { at_us, is_running })
+    });
+    let states = states.collect();
+    let covered = sampled.into_iter().filter(|step| !step.numbers.is_empty());
     let answers = Answers {
-        volume,
-        times,
-        replicas,
-        cpu,
-        gpu,
+        requests: asked.map(|rows| rows.into_iter().map(|row| (row.at, row.numbers)).collect()),
+        samples: covered.map(|step| (step.at, step.numbers)).collect(),
     };
-    Ok(assemble(query.deployment, &range, &heard, states, answers))
+    Ok(assemble(
+        query.deployment,
+        &range,
+        &heard,
+        (states, before),
+        &answers,
+    ))
 }
 
 fn assemble(
     deployment: String,
     range: &Range,
     heard: &Heard,
-    mut states: BTreeMap<u32, LastState>,
-    answers: Answers,
+    (states, before): (BTreeMap<u32, LastState>, Option<LastState>),
+    answers: &Answers,
 ) -> Panel {
     let steps: Vec<u32> = range.steps().collect();
-    let before = states.remove(&BEFORE);
-    let asked = match (&answers.volume, &answers.times) {
-        (Ok(rows), _) | (Err(_), Ok(rows)) => rows.keys().copied().collect(),
-        (Err(_), Err(_)) => BTreeSet::new(),
+    let asked = match &answers.requests {
+        Ok(rows) => rows.keys().copied().collect(),
+        Err(_) => BTreeSet::new(),
     };
     let known = Known {
         steps: &steps,
@@ -157,36 +176,23 @@ fn assemble(
 }
 
 impl Answers {
-    fn of(&self, source: Source) -> &Rows {
-        match source {
-            Source::Volume => &self.volume,
-            Source::Times => &self.times,
-            Source::Replicas => &self.replicas,
-            Source::Cpu => &self.cpu,
-            Source::Gpu => &self.gpu,
-        }
-    }
-
     fn chart(&self, chart: &Chart, known: &Known<'_>) -> ChartAnswer {
-        let rows = match self.of(chart.source) {
-            Ok(rows) => rows,
-            Err(error) => {
+        let (rows, coverage) = match (chart.source, &self.requests) {
+            (Source::Requests, Ok(rows)) => (rows, known.of_requests()),
+            (Source::Requests, Err(error)) => {
                 return ChartAnswer::Failed {
                     error: error.told(),
                 };
             }
-        };
-        let coverage = match chart.source {
-            Source::Volume | Source::Times => known.of_requests(),
-            Source::Replicas | Source::Cpu | Source::Gpu => {
-                known.of_samples(&rows.keys().copied().collect())
+            (Source::Samples, _) => {
+                let sampled = self.samples.keys().copied().collect();
+                (&self.samples, known.of_samples(&sampled))
             }
         };
-        // no request is a rate of zero, and no replica a count of zero; no request has no time, no replica no usage
-        let at_zero = matches!(chart.source, Source::Volume | Source::Replicas).then_some(0.0);
-        let columns = chart.source.view().columns;
-        let of_series = |series: &&'static str| {
-            let at = columns.iter().position(|column| column == series);
+        let at_zero = chart.is_counted.then_some(0.0);
+        let columns = chart.source.statement().columns;
+        let of_series = |(series, column): &(&'static str, &'static str)| {
+            let at = columns.iter().position(|known| known == column);
             let number = |(t, coverage): (&u32, &Coverage)| match rows.get(t) {
                 Some(numbers) => at.and_then(|at| numbers.get(at).copied().flatten()),
                 None => (*coverage == Coverage::Zero).then_some(at_zero).flatten(),
@@ -206,9 +212,6 @@ impl Answers {
     }
 }
 
-/// Where the statement of states puts what was before the range.
-const BEFORE: u32 = 0;
-
 struct Asking<'a> {
     store: &'a Store,
     deployment: &'a str,
@@ -225,26 +228,26 @@ impl Asking<'_> {
             .param("step", self.range.step)
     }
 
-    async fn view(&self, view: &View) -> Rows {
-        let steps: Vec<Step> = self.store.rows(self.query(view.sql)).await?;
-        Ok(steps
-            .into_iter()
-            .map(|step| (step.at, step.numbers))
-            .collect())
+    async fn requests(&self) -> Result<Vec<Asked>, ApiError> {
+        let sql = views::REQUESTS.sql(self.range.tier());
+        self.store.rows(self.query(sql)).await
     }
 
-    async fn states(&self) -> Result<BTreeMap<u32, LastState>, ApiError> {
-        let states: Vec<State> = self.store.rows(self.query(views::STATES)).await?;
-        let state = |state: State| {
-            (
-                state.at,
-                LastState {
-                    at_us: state.last_us,
-                    is_running: state.is_running,
-                },
-            )
+    /// In the order of their steps.
+    async fn samples(&self) -> Result<Vec<Sampled>, ApiError> {
+        let sql = views::SAMPLES.sql(self.range.tier());
+        let mut steps: Vec<Sampled> = self.store.rows(self.query(sql)).await?;
+        steps.sort_unstable_by_key(|step| step.at);
+        Ok(steps)
+    }
+
+    async fn before(&self) -> Result<Option<LastState>, ApiError> {
+        let rows: Vec<Before> = self.store.rows(self.query(views::BEFORE)).await?;
+        let state = |row: &Before| LastState {
+            at_us: row.last_us,
+            is_running: row.is_running,
         };
-        Ok(states.into_iter().map(state).collect())
+        Ok(rows.first().map(state))
     }
 
     async fn heard(&self) -> Result<Heard, ApiError> {
@@ -253,9 +256,6 @@ impl Asking<'_> {
             .query(views::HEARD)
             .param("deployment", self.deployment);
         let rows: Vec<Heard> = self.store.rows(query).await?;
-        Ok(rows.into_iter().next().unwrap_or(Heard {
-            first_seen: 0,
-            last_seen: 0,
-        }))
+        Ok(rows.into_iter().next().unwrap_or_default())
     }
 }

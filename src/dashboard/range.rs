@@ -127,6 +127,10 @@ impl Range {
         })
     }
 
+    pub fn tier(&self) -> Tier {
+        Tier::of(self.step)
+    }
+
     /// The beginnings of its steps, those of the future left out.
     pub fn steps(&self) -> impl Iterator<Item = u32> + use<> {
         let (start, stop, step) = (
@@ -135,6 +139,24 @@ impl Range {
             self.step,
         );
         (start..stop).step_by(step as usize)
+    }
+}
+
+/// The windows that a range is read from; the newest ones always come from 10 s.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tier {
+    TenSeconds,
+    Minute,
+    Hour,
+}
+
+impl Tier {
+    pub fn of(step: u32) -> Self {
+        match tier_of(step) {
+            3600 => Self::Hour,
+            60 => Self::Minute,
+            _ => Self::TenSeconds,
+        }
     }
 }
 

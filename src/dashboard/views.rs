@@ -1,242 +1,363 @@
 //! The statements that a panel is read with, and which columns each chart shows. The texts are constants: what a caller
 //! asks for is bound by ClickHouse as a parameter of its type.
+//!
+//! They compute what the public views compute, under the same names; a test holds every series against its view. Planning
+//! a view costs more than reading it, and each view plans three tiers: a panel asks one statement a stream, for the tiers
+//! that its step needs.
 
-/// A view, the columns read of it, and its statement.
-pub struct View {
+use super::range::Tier;
+
+/// The columns of a stream's `numbers`, and its statement for each tier.
+pub struct Statement {
     pub columns: &'static [&'static str],
-    pub sql: &'static str,
+    of_tier: [&'static str; 3],
 }
 
-/// One row a step: when it begins, and the columns in their order as numbers or NULL.
-macro_rules! view {
-    ($view:literal, $first:literal $(, $column:literal)* $(,)?) => {
-        View {
-            columns: &[$first $(, $column)*],
-            sql: concat!(
-                "SELECT toUnixTimestamp(t) AS at, [CAST(", $first, ", 'Nullable(Float64)')",
-                $(", CAST(", $column, ", 'Nullable(Float64)')",)*
-                "] AS numbers FROM ", $view,
-                "(deployment = {deployment:String}, start = {start:DateTime}, stop = {stop:DateTime}, step = {step:UInt32})",
-            ),
-        }
+impl Statement {
+    pub fn sql(&self, tier: Tier) -> &'static str {
+        self.of_tier[tier as usize]
+    }
+}
+
+/// A deployment's rows in the range. The bound of `ingested` opens only the partitions of days that can hold them: an event
+/// is stored on its own day or later. A producer's clock may be 5 min ahead of the broker's, and that one ahead of the
+/// processor's: an hour leaves room for both and opens one more day at most.
+macro_rules! rows {
+    ($columns:literal, $stream:literal, $width:literal, $ingested:literal) => {
+        concat!(
+            "SELECT ", $columns, " FROM ", $stream, $width,
+            " WHERE deployment_id = {deployment:String} AND window_start >= {start:DateTime} AND window_start < {stop:DateTime}",
+            " AND ingested >= ", $ingested, "({start:DateTime} - 3600, 'UTC')",
+        )
     };
 }
 
-pub const VOLUME: View = view!(
-    "inference_volume",
-    "seconds",
-    "requests",
-    "rps_2xx",
-    "rps_4xx",
-    "rps_5xx",
-    "rps_other",
-    "rps_unclassified",
-    "client_gone",
-    "cold_starts",
-);
+/// `$head` over the rows of each tier and `$tail`. The newest windows come from the 10 s table, since a coarser one is
+/// written each minute: the edge is the views', two minutes ago.
+macro_rules! of_tiers {
+    ($head:literal, $columns:literal, $stream:literal, $tail:literal) => {
+        [
+            concat!($head, rows!($columns, $stream, "_10s", "toDate"), $tail),
+            concat!(
+                $head,
+                rows!($columns, $stream, "_1m", "toDate"),
+                " AND window_start < toStartOfMinute(initialQueryStartTime() - 120, 'UTC') UNION ALL ",
+                rows!($columns, $stream, "_10s", "toDate"),
+                " AND window_start >= toStartOfMinute(initialQueryStartTime() - 120, 'UTC')",
+                $tail
+            ),
+            concat!(
+                $head,
+                // dated by the first day of the month
+                rows!($columns, $stream, "_1h", "toStartOfMonth"),
+                " AND window_start < toStartOfHour(initialQueryStartTime() - 120, 'UTC') UNION ALL ",
+                rows!($columns, $stream, "_10s", "toDate"),
+                " AND window_start >= toStartOfHour(initialQueryStartTime() - 120, 'UTC')",
+                $tail
+            ),
+        ]
+    };
+}
 
-pub const TIMES: View = view!(
-    "response_time",
-    "requests",
-    "end_to_end_p50_ms",
-    "end_to_end_p90_ms",
-    "end_to_end_p95_ms",
-    "end_to_end_p99_ms",
-    "inference_p50_ms",
-    "inference_p90_ms",
-    "inference_p95_ms",
-    "inference_p99_ms",
-);
+/// Views `inference_volume` and `response_time`. `last_us` is no later than the last request: a coarse
+/// window counts as if it had ended 10 s after it began.
+pub const REQUESTS: Statement = Statement {
+    columns: &[
+        "seconds",
+        "requests",
+        "rps_2xx",
+        "rps_4xx",
+        "rps_5xx",
+        "rps_other",
+        "rps_unclassified",
+        "client_gone",
+        "cold_starts",
+        "end_to_end_p50_ms",
+        "end_to_end_p90_ms",
+        "end_to_end_p95_ms",
+        "end_to_end_p99_ms",
+        "inference_p50_ms",
+        "inference_p90_ms",
+        "inference_p95_ms",
+        "inference_p99_ms",
+    ],
+    of_tier: of_tiers!(
+        "SELECT at, arrayConcat(
+    CAST([seconds, n_requests, n_2xx / seconds, n_4xx / seconds, n_5xx / seconds, n_other / seconds, n_unclassified / seconds,
+        n_client_gone, n_cold_starts], 'Array(Nullable(Float64))'),
+    arrayMap(us -> if(isNaN(us), NULL, us / 1000), end_to_end_us), arrayMap(us -> if(isNaN(us), NULL, us / 1000), inference_us)) AS numbers,
+    last_us
+FROM
+(
+    SELECT toUInt32(intDiv(toUnixTimestamp(window_start), {step:UInt32}) * {step:UInt32}) AS at,
+        greatest(1, least(at + {step:UInt32}, toUnixTimestamp(initialQueryStartTime())) - toInt64(at)) AS seconds,
+        sum(requests) AS n_requests, sum(status_2xx) AS n_2xx, sum(status_4xx) AS n_4xx, sum(status_5xx) AS n_5xx,
+        sum(status_other) AS n_other, sum(unclassified) AS n_unclassified, sum(client_gone) AS n_client_gone,
+        sum(cold_starts) AS n_cold_starts, (toUInt64(toUnixTimestamp(max(window_start))) + 10) * 1000000 AS last_us,
+        quantilesDDMerge(0.01, 0.5, 0.9, 0.95, 0.99)(end_to_end) AS end_to_end_us,
+        quantilesDDMerge(0.01, 0.5, 0.9, 0.95, 0.99)(inference) AS inference_us
+    FROM
+    (
+        ",
+        "window_start, requests, status_2xx, status_4xx, status_5xx, status_other, unclassified, client_gone, cold_starts, end_to_end, inference",
+        "requests",
+        "
+    )
+    GROUP BY at
+    HAVING n_requests > 0
+)"
+    ),
+};
 
-pub const REPLICAS: View = view!(
-    "replicas", "seconds", "active", "starting", "waiting", "loading", "stopping",
-);
+/// Views `replicas`, `cpu` and `gpu`, and the last state of the replicas in each step. A step whose samples cover no part
+/// of it has a state and no numbers. A replica that had been silent for three intervals of 5 s when the last sample came
+/// was gone by then and says nothing.
+pub const SAMPLES: Statement = Statement {
+    columns: &[
+        "seconds",
+        "active",
+        "starting",
+        "waiting",
+        "loading",
+        "stopping",
+        "replicas",
+        "usage_cores_avg",
+        "usage_cores_max",
+        "limit_cores_avg",
+        "usage_ratio_avg",
+        "memory_bytes_avg",
+        "memory_bytes_max",
+        "memory_limit_bytes_avg",
+        "memory_ratio_avg",
+        "gpus",
+        "gpu_usage_ratio_avg",
+        "gpu_usage_ratio_max",
+        "sm_activity_avg",
+        "memory_used_bytes_avg",
+        "memory_used_bytes_max",
+        "memory_total_bytes_avg",
+        "gpu_memory_ratio_avg",
+    ],
+    of_tier: of_tiers!(
+        "SELECT at, if(max(covered) = 0, [], CAST([
+    greatest(1, least(at + {step:UInt32}, toUnixTimestamp(initialQueryStartTime())) - toInt64(at)) AS seconds,
+    sum(us_active) / 1e6 / seconds, sum(us_waiting + us_loading) / 1e6 / seconds, sum(us_waiting) / 1e6 / seconds,
+    sum(us_loading) / 1e6 / seconds, sum(us_stopping) / 1e6 / seconds, countIf(covered > 0),
+    avgOrNullIf(cores * 1e6 / cores_us, cores_us > 0), maxOrNullIf(cores_top, cores_us > 0),
+    avgOrNullIf(cores_limit * 1e6 / cores_limit_us, cores_limit_us > 0), avgOrNullIf(cores_ratio * 1e6 / cores_ratio_us, cores_ratio_us > 0),
+    avgOrNullIf(memory * 1e6 / memory_us, memory_us > 0), toUInt64(maxOrNullIf(memory_top, memory_us > 0)),
+    avgOrNullIf(memory_limit * 1e6 / memory_limit_covered, memory_limit_covered > 0), avgOrNullIf(memory_ratio * 1e6 / memory_ratio_covered, memory_ratio_covered > 0),
+    sumIf(gpus, covered > 0),
+    avgOrNullIf(gpu * 1e6 / gpu_us, gpu_us > 0), maxOrNullIf(gpu_top, gpu_us > 0),
+    avgOrNullIf(sm * 1e6 / sm_us, sm_us > 0),
+    avgOrNullIf(used * 1e6 / used_us, used_us > 0), toUInt64(maxOrNullIf(used_top, used_us > 0)),
+    avgOrNullIf(total * 1e6 / total_us, total_us > 0), avgOrNullIf(gpu_ratio * 1e6 / gpu_ratio_us, gpu_ratio_us > 0)
+    ], 'Array(Nullable(Float64))')) AS numbers,
+    intDiv(arrayMax(groupArray(last) AS lasts), 4) AS last_us,
+    arrayExists(x -> x % 4 != 3 AND intDiv(x, 4) + 15000000 >= last_us, lasts) AS is_running
+FROM
+(
+    SELECT toUInt32(intDiv(toUnixTimestamp(window_start), {step:UInt32}) * {step:UInt32}) AS at, replica_id,
+        sum(waiting_us) AS us_waiting, sum(loading_us) AS us_loading, sum(active_us) AS us_active, sum(stopping_us) AS us_stopping,
+        us_waiting + us_loading + us_active + us_stopping AS covered, max(last_sample) AS last,
+        sum(cpu_cores_integral) AS cores, sum(cpu_cores_us) AS cores_us, max(cpu_cores_max) AS cores_top,
+        sum(cpu_limit_integral) AS cores_limit, sum(cpu_limit_us) AS cores_limit_us,
+        sum(cpu_ratio_integral) AS cores_ratio, sum(cpu_ratio_us) AS cores_ratio_us,
+        sum(memory_bytes_integral) AS memory, sum(memory_bytes_us) AS memory_us, max(memory_bytes_max) AS memory_top,
+        sum(memory_limit_integral) AS memory_limit, sum(memory_limit_us) AS memory_limit_covered,
+        sum(memory_ratio_integral) AS memory_ratio, sum(memory_ratio_us) AS memory_ratio_covered, max(gpus_max) AS gpus,
+        sum(gpu_utilization_integral) AS gpu, sum(gpu_utilization_us) AS gpu_us, max(gpu_utilization_max) AS gpu_top,
+        sum(gpu_sm_activity_integral) AS sm, sum(gpu_sm_activity_us) AS sm_us,
+        sum(gpu_memory_used_integral) AS used, sum(gpu_memory_used_us) AS used_us, max(gpu_memory_used_max) AS used_top,
+        sum(gpu_memory_total_integral) AS total, sum(gpu_memory_total_us) AS total_us,
+        sum(gpu_memory_ratio_integral) AS gpu_ratio, sum(gpu_memory_ratio_us) AS gpu_ratio_us
+    FROM
+    (
+        ",
+        "window_start, replica_id, waiting_us, loading_us, active_us, stopping_us, last_sample, \
+         cpu_cores_integral, cpu_cores_us, cpu_cores_max, cpu_limit_integral, cpu_limit_us, cpu_ratio_integral, cpu_ratio_us, \
+         memory_bytes_integral, memory_bytes_us, memory_bytes_max, memory_limit_integral, memory_limit_us, \
+         memory_ratio_integral, memory_ratio_us, gpus_max, gpu_utilization_integral, gpu_utilization_us, gpu_utilization_max, \
+         gpu_sm_activity_integral, gpu_sm_activity_us, gpu_memory_used_integral, gpu_memory_used_us, gpu_memory_used_max, \
+         gpu_memory_total_integral, gpu_memory_total_us, gpu_memory_ratio_integral, gpu_memory_ratio_us",
+        "replicas",
+        "
+    )
+    GROUP BY at, replica_id
+)
+GROUP BY at"
+    ),
+};
 
-pub const CPU: View = view!(
-    "cpu",
-    "replicas",
-    "usage_cores_avg",
-    "usage_cores_max",
-    "limit_cores_avg",
-    "usage_ratio_avg",
-    "memory_bytes_avg",
-    "memory_bytes_max",
-    "memory_limit_bytes_avg",
-    "memory_ratio_avg",
-);
-
-pub const GPU: View = view!(
-    "gpu",
-    "replicas",
-    "gpus",
-    "usage_ratio_avg",
-    "usage_ratio_max",
-    "sm_activity_avg",
-    "memory_used_bytes_avg",
-    "memory_used_bytes_max",
-    "memory_total_bytes_avg",
-    "memory_ratio_avg",
-);
-
-/// Which of the views a chart is read from.
+/// Which of the statements a chart is read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
-    Volume,
-    Times,
-    Replicas,
-    Cpu,
-    Gpu,
+    Requests,
+    Samples,
 }
 
 /// A chart of the panel.
 pub struct Chart {
     pub name: &'static str,
     pub source: Source,
-    pub series: &'static [&'static str],
+    /// Name in the answer, which is the view's, and in `numbers`, where two views share a name.
+    pub series: &'static [(&'static str, &'static str)],
+    /// No replica is a count of zero, and no request a rate of zero; without either there is no time and no usage.
+    pub is_counted: bool,
 }
 
 pub const CHARTS: [Chart; 8] = [
     Chart {
         name: "volume",
-        source: Source::Volume,
-        series: VOLUME.columns,
+        source: Source::Requests,
+        is_counted: true,
+        series: &[
+            ("seconds", "seconds"),
+            ("requests", "requests"),
+            ("rps_2xx", "rps_2xx"),
+            ("rps_4xx", "rps_4xx"),
+            ("rps_5xx", "rps_5xx"),
+            ("rps_other", "rps_other"),
+            ("rps_unclassified", "rps_unclassified"),
+            ("client_gone", "client_gone"),
+            ("cold_starts", "cold_starts"),
+        ],
     },
     Chart {
         name: "end_to_end",
-        source: Source::Times,
+        source: Source::Requests,
+        is_counted: false,
         series: &[
-            "requests",
-            "end_to_end_p50_ms",
-            "end_to_end_p90_ms",
-            "end_to_end_p95_ms",
-            "end_to_end_p99_ms",
+            ("requests", "requests"),
+            ("end_to_end_p50_ms", "end_to_end_p50_ms"),
+            ("end_to_end_p90_ms", "end_to_end_p90_ms"),
+            ("end_to_end_p95_ms", "end_to_end_p95_ms"),
+            ("end_to_end_p99_ms", "end_to_end_p99_ms"),
         ],
     },
     Chart {
         name: "inference",
-        source: Source::Times,
+        source: Source::Requests,
+        is_counted: false,
         series: &[
-            "requests",
-            "inference_p50_ms",
-            "inference_p90_ms",
-            "inference_p95_ms",
-            "inference_p99_ms",
+            ("requests", "requests"),
+            ("inference_p50_ms", "inference_p50_ms"),
+            ("inference_p90_ms", "inference_p90_ms"),
+            ("inference_p95_ms", "inference_p95_ms"),
+            ("inference_p99_ms", "inference_p99_ms"),
         ],
     },
     Chart {
         name: "replicas",
-        source: Source::Replicas,
-        series: REPLICAS.columns,
+        source: Source::Samples,
+        is_counted: true,
+        series: &[
+            ("seconds", "seconds"),
+            ("active", "active"),
+            ("starting", "starting"),
+            ("waiting", "waiting"),
+            ("loading", "loading"),
+            ("stopping", "stopping"),
+        ],
     },
     Chart {
         name: "cpu",
-        source: Source::Cpu,
+        source: Source::Samples,
+        is_counted: false,
         series: &[
-            "replicas",
-            "usage_cores_avg",
-            "usage_cores_max",
-            "limit_cores_avg",
-            "usage_ratio_avg",
+            ("replicas", "replicas"),
+            ("usage_cores_avg", "usage_cores_avg"),
+            ("usage_cores_max", "usage_cores_max"),
+            ("limit_cores_avg", "limit_cores_avg"),
+            ("usage_ratio_avg", "usage_ratio_avg"),
         ],
     },
     Chart {
         name: "memory",
-        source: Source::Cpu,
+        source: Source::Samples,
+        is_counted: false,
         series: &[
-            "replicas",
-            "memory_bytes_avg",
-            "memory_bytes_max",
-            "memory_limit_bytes_avg",
-            "memory_ratio_avg",
+            ("replicas", "replicas"),
+            ("memory_bytes_avg", "memory_bytes_avg"),
+            ("memory_bytes_max", "memory_bytes_max"),
+            ("memory_limit_bytes_avg", "memory_limit_bytes_avg"),
+            ("memory_ratio_avg", "memory_ratio_avg"),
         ],
     },
     Chart {
         name: "gpu",
-        source: Source::Gpu,
+        source: Source::Samples,
+        is_counted: false,
         series: &[
-            "replicas",
-            "gpus",
-            "usage_ratio_avg",
-            "usage_ratio_max",
-            "sm_activity_avg",
+            ("replicas", "replicas"),
+            ("gpus", "gpus"),
+            ("usage_ratio_avg", "gpu_usage_ratio_avg"),
+            ("usage_ratio_max", "gpu_usage_ratio_max"),
+            ("sm_activity_avg", "sm_activity_avg"),
         ],
     },
     Chart {
         name: "gpu_memory",
-        source: Source::Gpu,
+        source: Source::Samples,
+        is_counted: false,
         series: &[
-            "replicas",
-            "gpus",
-            "memory_used_bytes_avg",
-            "memory_used_bytes_max",
-            "memory_total_bytes_avg",
-            "memory_ratio_avg",
+            ("replicas", "replicas"),
+            ("gpus", "gpus"),
+            ("memory_used_bytes_avg", "memory_used_bytes_avg"),
+            ("memory_used_bytes_max", "memory_used_bytes_max"),
+            ("memory_total_bytes_avg", "memory_total_bytes_avg"),
+            ("memory_ratio_avg", "gpu_memory_ratio_avg"),
         ],
     },
 ];
 
 impl Source {
-    pub fn view(self) -> View {
+    pub fn statement(self) -> &'static Statement {
         match self {
-            Self::Volume => VOLUME,
-            Self::Times => TIMES,
-            Self::Replicas => REPLICAS,
-            Self::Cpu => CPU,
-            Self::Gpu => GPU,
+            Self::Requests => &REQUESTS,
+            Self::Samples => &SAMPLES,
         }
     }
 }
 
-/// The last state of the replicas in each step that has samples, and at 0 that before the range.
+/// The last state of the replicas before the range, if any; asked only where the range's first step has none.
 ///
 /// `last_sample` is a maximum that merges, so tiers may overlap and the finest need not be cut off where a coarser one
-/// begins: the 10 s table is read for what the coarser ones may lack yet, 5 min. Before the range the 1 h table is
-/// looked back into for 31 days; what was silent for longer counts as unknown. A replica that had been silent for three
-/// intervals of 5 s when the last sample came was gone by then and says nothing.
-pub const STATES: &str = "
-SELECT at, intDiv(arrayMax(groupArray(last) AS lasts), 4) AS last_us,
+/// begins: the 10 s table is read for what the coarser ones may lack yet, 5 min. The 1 h table is looked back into for 31
+/// days; what was silent for longer counts as unknown.
+pub const BEFORE: &str = "
+SELECT intDiv(arrayMax(groupArray(last) AS lasts), 4) AS last_us,
     arrayExists(x -> x % 4 != 3 AND intDiv(x, 4) + 15000000 >= last_us, lasts) AS is_running
 FROM
 (
-    SELECT replica_id, max(last_sample) AS last,
-        if(window_start < {start:DateTime}, 0,
-            toUInt32(intDiv(toUnixTimestamp(window_start), {step:UInt32}) * {step:UInt32})) AS at
+    SELECT replica_id, max(last_sample) AS last
     FROM
     (
-        SELECT replica_id, window_start, last_sample
+        SELECT replica_id, last_sample
         FROM replicas_10s
-        WHERE deployment_id = {deployment:String} AND window_start < {stop:DateTime}
-            AND window_start >= {start:DateTime} - 300 AND ({step:UInt32} % 60 != 0
-                OR window_start < {start:DateTime} OR window_start >= now() - 300)
+        WHERE deployment_id = {deployment:String} AND window_start < {start:DateTime} AND window_start >= {start:DateTime} - 300
+            AND ingested >= toDate({start:DateTime} - 3900, 'UTC')
         UNION ALL
-        SELECT replica_id, window_start, last_sample
+        SELECT replica_id, last_sample
         FROM replicas_1m
-        WHERE deployment_id = {deployment:String} AND if({step:UInt32} % 60 = 0 AND {step:UInt32} % 3600 != 0,
-            window_start < {stop:DateTime}, window_start + 60 <= {start:DateTime})
-            AND window_start >= {start:DateTime} - 7200
+        WHERE deployment_id = {deployment:String} AND window_start + 60 <= {start:DateTime} AND window_start >= {start:DateTime} - 7200
+            AND ingested >= toDate({start:DateTime} - 10800, 'UTC')
         UNION ALL
-        SELECT replica_id, window_start, last_sample
+        SELECT replica_id, last_sample
         FROM replicas_1h
-        WHERE deployment_id = {deployment:String} AND if({step:UInt32} % 3600 = 0,
-            window_start < {stop:DateTime}, window_start + 3600 <= {start:DateTime})
-            AND window_start >= {start:DateTime} - 2678400
+        WHERE deployment_id = {deployment:String} AND window_start + 3600 <= {start:DateTime} AND window_start >= {start:DateTime} - 2678400
+            AND ingested >= toStartOfMonth({start:DateTime} - 2682000, 'UTC')
     )
-    GROUP BY at, replica_id
+    GROUP BY replica_id
 )
-GROUP BY at
-ORDER BY at";
+HAVING count() > 0";
 
-/// When a deployment was first and last heard of, never later than now: a producer's clock may be ahead. What the last
-/// hour says is exact; the table of deployments is written each minute.
+/// When a deployment was first and last heard of, as the table of deployments has it, which is written each minute.
 pub const HEARD: &str = "
-SELECT
-    ifNull(toUInt32((SELECT min(first_seen) FROM deployments WHERE deployment_id = {deployment:String})), 0) AS first_seen,
-    greatest(
-        ifNull(toUInt32((SELECT max(last_seen) FROM deployments WHERE deployment_id = {deployment:String})), 0),
-        ifNull(toUInt32((SELECT if(count() = 0, 0, least(max(intDiv(last_sample, 4000000)), toUnixTimestamp(now()))) FROM replicas_10s
-            WHERE deployment_id = {deployment:String} AND window_start BETWEEN now() - 3600 AND now())), 0),
-        ifNull(toUInt32((SELECT if(count() = 0, 0, least(toUnixTimestamp(max(window_start)) + 10, toUnixTimestamp(now()))) FROM requests_10s
-            WHERE deployment_id = {deployment:String} AND window_start BETWEEN now() - 3600 AND now())), 0)) AS last_seen";
+SELECT toUInt32(min(first_seen)) AS first_seen, toUInt32(max(last_seen)) AS last_seen
+FROM deployments
+WHERE deployment_id = {deployment:String}
+HAVING count() > 0";
 
 /// Every deployment with its facts. Rows without facts come from requests alone, and are hidden beside one with facts.
 pub const DEPLOYMENTS: &str = "
@@ -253,11 +374,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_series_is_a_column_of_its_view() {
+    fn every_series_is_a_column_of_its_statement() {
         for chart in CHARTS {
-            for series in chart.series {
+            for (series, column) in chart.series {
                 assert!(
-                    chart.source.view().columns.contains(series),
+                    chart.source.statement().columns.contains(column),
                     "{}: {series}",
                     chart.name
                 );

@@ -10,7 +10,7 @@ use super::protocol::{Assignment, EncodedFlush, Report, WorkerFlush, WorkerSetup
 use super::status::Status;
 use crate::bus::avro::{DecodeError, SchemaRegistry, decode_batch, decode_sample};
 use crate::bus::dead_letters::DeadLetter;
-use crate::bus::fetch::{Batch, FetchError, Message};
+use crate::bus::fetch::{FetchError, Message, Messages};
 use crate::clock;
 use crate::core::delta::{Flush, FlushKind};
 use crate::core::event::{GpuReading, RequestEvent};
@@ -97,7 +97,7 @@ impl Intake {
     }
 
     /// Folds messages from `index` on, until the batch ends or a flush is wanted.
-    pub fn take_from(&mut self, batch: &Batch<'_>, index: &mut usize) -> Option<FlushKind> {
+    pub fn take_from(&mut self, batch: &impl Messages, index: &mut usize) -> Option<FlushKind> {
         let mut wanted = None;
         while *index < batch.len() {
             match batch.get(*index) {

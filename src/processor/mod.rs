@@ -8,17 +8,20 @@
 //!
 //! [`worker`]s read on threads of their own and share nothing; their [`intake`] decodes and folds. The [`conductor`] is
 //! the one task that decides: it answers the group and asks for flushes; its [`engine`] carries that out, with the one
-//! [`writer`]. [`status`] is what all of them
-//! say of themselves, [`probes`](crate::probes) where it is asked; [`cores`] is where a worker runs, [`memory`]
-//! how the heap is kept.
+//! [`writer`], whose decisions are [`delivery`] and [`heads`]. [`status`] is what all of them say of themselves,
+//! [`probes`](crate::probes) where it is asked; [`cores`] is where a worker runs, [`memory`] how the heap is kept.
 pub mod backoff;
 pub mod conductor;
 pub mod cores;
+pub mod delivery;
 pub mod engine;
+pub mod heads;
 pub mod intake;
 pub mod memory;
 pub mod protocol;
 pub mod share;
+#[cfg(test)]
+mod simulation;
 pub mod status;
 pub mod worker;
 pub mod writer;

@@ -2,8 +2,11 @@
 
 use crate::core::ledger::{Fate, Ledger, fate_of, fate_of_heartbeat};
 use crate::core::partition::{MAX_RANGE_BYTES, MAX_RANGE_ROWS};
-use crate::core::table::Source;
+use crate::core::table::{Source, Table};
 use crate::store::native::Chunk;
+use crate::store::rows::EncodedDelta;
+
+const MS_PER_DAY: i64 = 86_400_000;
 
 /// One partition's share of an insert.
 pub struct Share {
@@ -23,6 +26,24 @@ pub enum ShareKind {
 }
 
 impl Share {
+    /// A delta of this partition, for its table.
+    pub fn of_delta(source: Source, delta: EncodedDelta) -> (Table, Self) {
+        let EncodedDelta {
+            table,
+            from,
+            to,
+            append_ms,
+            chunk,
+        } = delta;
+        let share = Self {
+            source,
+            kind: ShareKind::Data { from, to },
+            append_day: append_ms.map(|ms| ms.div_euclid(MS_PER_DAY)),
+            chunk,
+        };
+        (table, share)
+    }
+
     /// What became of it, by the ledger as it now is.
     pub fn fate(&self, ingested: i64, now: Option<Ledger>) -> Fate {
         match self.kind {

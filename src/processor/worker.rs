@@ -12,7 +12,7 @@ use rdkafka::error::KafkaError;
 use super::cores;
 use super::intake::Intake;
 use super::protocol::{Command, Report, WorkerSetup};
-use crate::bus::fetch::{Batch, Fetcher, Start};
+use crate::bus::fetch::{Batch, Fetcher, Messages, Start};
 use crate::clock;
 use crate::core::delta::FlushKind;
 use crate::core::table::Source;

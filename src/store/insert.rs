@@ -70,6 +70,22 @@ const CODE_TOO_MANY_PARTS: u32 = 252;
 const CODE_THROW_IF: u32 = 395;
 
 impl InsertError {
+    /// What an answer says: its status, its header with the exception's code, its text.
+    ///
+    /// # Errors
+    /// When it is not "ok".
+    pub fn of_answer(status: u16, code: Option<&str>, text: &str) -> Result<(), Self> {
+        let code = code.and_then(|code| code.parse().ok());
+        if status == StatusCode::OK.as_u16() && code.is_none() {
+            return Ok(());
+        }
+        let text = text.trim().to_owned();
+        Err(Self::Refused {
+            code: code.or_else(|| code_in(&text)).unwrap_or(u32::from(status)),
+            text,
+        })
+    }
+
     /// Another insert into the table is running.
     pub fn is_busy(&self) -> bool {
         matches!(
@@ -211,22 +227,13 @@ pub async fn send(
         let code = head
             .headers
             .get("x-clickhouse-exception-code")
-            .and_then(|code| code.to_str().ok()?.parse().ok());
+            .and_then(|code| code.to_str().ok());
         let text = Limited::new(body, MAX_ANSWER_BYTES)
             .collect()
             .await
             .map(http_body_util::Collected::to_bytes)
             .unwrap_or_default();
-        if head.status == StatusCode::OK && code.is_none() {
-            return Ok(());
-        }
-        let text = String::from_utf8_lossy(&text).trim().to_owned();
-        Err(InsertError::Refused {
-            code: code
-                .or_else(|| code_in(&text))
-                .unwrap_or(u32::from(head.status.as_u16())),
-            text,
-        })
+        InsertError::of_answer(head.status.as_u16(), code, &String::from_utf8_lossy(&text))
     })
     .await;
     connection.abort();

@@ -115,6 +115,12 @@ fn typical_bytes(type_name: &str) -> usize {
 }
 
 impl Chunk {
+    /// A column's values one after the other.
+    #[cfg(test)]
+    pub fn column(&self, index: usize) -> &[u8] {
+        &self.columns[index]
+    }
+
     pub const fn n_rows(&self) -> usize {
         self.n_rows
     }

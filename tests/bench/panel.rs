@@ -40,7 +40,7 @@ struct Args {
     /// Timed requests of each statement and range, after ten that are not.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(20..))]
     requests: u32,
-    /// Also measure planning alone, and the views' SELECTs without the views.
+    /// Also measure planning alone.
     #[arg(long)]
     why: bool,
     /// Keep the data here; without it a temporary directory is used and removed.

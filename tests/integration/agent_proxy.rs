@@ -406,13 +406,26 @@ fn requests_are_held_while_the_model_loads_and_are_cold() {
     proxy.condition.send_replace(loading);
     let mut client = proxy.connect();
     post(&mut client, b"early");
-    proxy.wait_in_flight(1);
+    // whoever is held listens for the condition
+    let deadline = Instant::now() + PATIENCE;
+    while proxy.condition.receiver_count() < 2 {
+        assert!(Instant::now() < deadline, "the request was not held");
+        thread::yield_now();
+    }
     assert!(proxy.meter.take().is_none());
     proxy.condition.send_replace(ACTIVE);
     assert_eq!(read_answer(&mut client).2, b"early");
     let cold = proxy.event();
     let waited = cold.cold_start_us().expect("it waited");
-    assert!(cold.cold_start && waited > 0 && cold.queue_us().expect("handed over") < waited);
+    assert!(cold.cold_start && waited > 0);
+    let queued = cold.queue_us().expect("handed over");
+    let inference = cold.inference_us().expect("handed over");
+    // the three lie one behind another within the whole, each rounded down
+    let parts = waited + queued + inference;
+    assert!(
+        parts <= cold.end_to_end_us && cold.end_to_end_us < parts + 3,
+        "{cold:?}"
+    );
     post(&mut client, b"later");
     assert_eq!(read_answer(&mut client).2, b"later");
     let warm = proxy.event();

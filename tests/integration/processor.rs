@@ -6,11 +6,9 @@ use std::time::Duration;
 
 use modelmeter::core::table::Table;
 use modelmeter::store::columns::columns;
-use rdkafka::admin::{AdminClient, AdminOptions};
-use rdkafka::client::DefaultClientContext;
-use rdkafka::config::ClientConfig;
 
 use crate::support::generator::{Replica, SECOND, Schemas, event};
+use crate::support::group;
 use crate::support::message::Facts;
 use crate::support::process::Role;
 use crate::support::publish::Publisher;
@@ -333,21 +331,8 @@ fn a_deleted_topic_does_not_stop_the_other() {
     let mut processor = space.processor(&[]);
     let n_requests = publish(&publisher, &mut random, &["a", "b", "c", "d"], &["1"], 5);
     space.wait_until_counted(&publisher.ends(), &mut [&mut processor]);
-    delete_topic(&space.kafka, &space.topics.replicas);
+    group::delete_topic(&space.kafka, &space.topics.replicas);
     let more = publish(&publisher, &mut random, &["a", "b", "c", "d"], &["1"], 5);
     space.wait_until_counted(&publisher.ends(), &mut [&mut processor]);
     assert_eq!(total(&space, "requests_10s"), n_requests + more);
-}
-
-fn delete_topic(kafka: &str, topic: &str) {
-    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
-        .set("bootstrap.servers", kafka)
-        .create()
-        .expect("an admin client");
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    let deleted = runtime.block_on(admin.delete_topics(&[topic], &AdminOptions::new()));
-    assert!(matches!(deleted.as_deref(), Ok([Ok(_)])), "{deleted:?}");
 }

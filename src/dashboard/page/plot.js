@@ -37,7 +37,9 @@ export class Plot {
       failed: series.rps_5xx?.map((value, i) => value > 0 && settled[i]) ?? [],
       isBlank: shown.flat().every((value) => value === null) };
     const columns = stackOrNot(this.chart, scaled);
-    const data = [t.map((at) => at + step / 2), ...(this.chart.stacked ? [...columns].reverse() : columns)];
+    // the middle of what is seen of a step: that of an open one may lie beyond the axis, where nothing can be pointed at
+    const middle = (at) => (at + Math.max(at, Math.min(at + step, this.drawn.stop))) / 2;
+    const data = [t.map(middle), ...(this.chart.stacked ? [...columns].reverse() : columns)];
     if (this.uplot) this.uplot.setData(data);
     else this.make(data);
   }
@@ -106,15 +108,14 @@ export class Plot {
   // A stack's layer: one block a step, exactly as wide as the step.
   blocks(u, at) {
     const fill = new Path2D();
-    const half = this.drawn.step / 2;
+    const { t, step, stop } = this.drawn;
     const base = u.valToPos(0, "y", true);
     u.data[at].forEach((value, i) => {
       // a layer that adds nothing would show as an edge of the one below
       const below = u.data[at + 1]?.[i] ?? 0;
       if (!value || value === below) return;
-      const centre = u.data[0][i];
-      const left = Math.round(u.valToPos(centre - half, "x", true));
-      const right = Math.round(u.valToPos(Math.min(centre + half, this.drawn.stop), "x", true));
+      const left = Math.round(u.valToPos(t[i], "x", true));
+      const right = Math.round(u.valToPos(Math.min(t[i] + step, stop), "x", true));
       const y = Math.round(u.valToPos(value, "y", true));
       fill.rect(left, y, right - left, base - y);
     });

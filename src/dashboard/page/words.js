@@ -1,6 +1,6 @@
 // What a chart's steps mean, in words: no data, zero, unread, null, error and stale are never the same sentence.
 
-import { time } from "./format.js";
+import { count, time } from "./format.js";
 
 // Runs of one kind of coverage: [first index, index behind the last].
 export function runs(coverage, letter) {
@@ -101,9 +101,10 @@ function nulls(chart, coverage, series) {
     return { kind: "null", text: `GPU cannot be read (${gpus} reported; MIG or no driver). This is not 0 %.` };
   }
   if (chart.stacked) {
-    return anyAbove0(series.rps_unclassified)
-      ? { kind: "null", text: "Unclassified requests: their producer sends no status. Upgrade it." }
-      : null;
+    if (!anyAbove0(series.rps_unclassified)) return null;
+    // which producers they are is in no table
+    const n = Math.round(series.rps_unclassified.reduce((sum, rps, i) => sum + (rps ?? 0) * (series.seconds[i] ?? 0), 0));
+    return { kind: "null", text: `Unclassified: ${count(n)} ${n === 1 ? "request" : "requests"} from producers that send no status. Upgrade them.` };
   }
   if (!any(series[main])) return { kind: "null", text: "No reading: this was not reported. It is not zero." };
   const limit = chart.series.find((of) => of.label === "limit");

@@ -18,6 +18,7 @@ mod engine;
 mod exception;
 mod execute;
 mod form;
+pub mod front;
 mod http;
 mod lexer;
 mod outbox;

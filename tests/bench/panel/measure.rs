@@ -10,8 +10,8 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::header::HOST;
 use hyper_util::rt::TokioIo;
 use modelmeter::config::StoreAddress;
-use modelmeter::dashboard::views::{self, View};
-use modelmeter::store::migrate::files::MIGRATIONS;
+use modelmeter::dashboard::range::Tier;
+use modelmeter::dashboard::views;
 use serde::{Deserialize, Serialize};
 
 use super::roles::cpu_ms;
@@ -74,22 +74,18 @@ impl Bench {
             })
             .await?,
         ];
-        for (name, sql) in statements() {
-            rows.push(self.time_statement(range, name, &sql, &asked).await?);
+        for (name, sql) in statements(asked.step) {
+            rows.push(self.time_statement(range, name, sql, &asked).await?);
         }
         rows.push(
             self.time_statement(range, "SELECT 1", "SELECT 1", &asked)
                 .await?,
         );
         if why {
-            for (name, view) in VIEWS {
-                let planned = format!("EXPLAIN {}", view.sql);
-                let name_of = |part: &str| format!("{name}, {part}");
-                let named = name_of("planning alone");
+            for (name, sql) in statements(asked.step) {
+                let named = format!("{name}, planning alone");
+                let planned = format!("EXPLAIN {sql}");
                 rows.push(self.time_statement(range, &named, &planned, &asked).await?);
-                let named = name_of("its SELECT, no view");
-                let select = without_view(name, &view)?;
-                rows.push(self.time_statement(range, &named, &select, &asked).await?);
             }
         }
         Ok(rows)
@@ -175,40 +171,15 @@ impl Bench {
     }
 }
 
-const VIEWS: [(&str, View); 5] = [
-    ("inference_volume", views::VOLUME),
-    ("response_time", views::TIMES),
-    ("replicas", views::REPLICAS),
-    ("cpu", views::CPU),
-    ("gpu", views::GPU),
-];
-
 /// What a panel asks, by name.
-fn statements() -> Vec<(&'static str, String)> {
-    let views = VIEWS.map(|(name, view)| (name, view.sql.to_owned()));
-    let others = [("states", views::STATES), ("heard", views::HEARD)];
-    views
-        .into_iter()
-        .chain(others.map(|(name, sql)| (name, sql.to_owned())))
-        .collect()
-}
-
-/// The dashboard's statement with the view's own SELECT in the view's place.
-fn without_view(name: &str, view: &View) -> anyhow::Result<String> {
-    let head = format!("CREATE OR REPLACE VIEW {name} ");
-    let select = MIGRATIONS
-        .iter()
-        .filter_map(|migration| migration.sql.split_once(&head))
-        .find_map(|(_, rest)| Some(rest.split_once("\nAS\n")?.1))
-        .with_context(|| format!("the SELECT of {name}"))?;
-    let (columns, _) = view
-        .sql
-        .split_once(&format!(" FROM {name}("))
-        .context("a view behind FROM")?;
-    Ok(format!(
-        "{columns} FROM ({})",
-        select.trim().trim_end_matches(';')
-    ))
+fn statements(step: u32) -> [(&'static str, &'static str); 4] {
+    let tier = Tier::of(step);
+    [
+        ("requests", views::REQUESTS.sql(tier)),
+        ("samples", views::SAMPLES.sql(tier)),
+        ("before", views::BEFORE),
+        ("heard", views::HEARD),
+    ]
 }
 
 /// The smallest value that at least this share of the sorted values does not exceed.

@@ -1,6 +1,7 @@
 //! CPU and memory of real control groups and processes.
 
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -30,20 +31,25 @@ fn sampler(cgroup: Option<PathBuf>, pid: Option<u32>) -> ResourceSampler {
     ResourceSampler::new(&args, None)
 }
 
-/// A child that is killed with the test.
+/// A shell and all that it started, killed with the test.
 struct Spinning(Child);
 
 impl Spinning {
     fn start(shell: &str) -> Self {
         let mut command = Command::new("sh");
-        command.args(["-c", shell]).stdin(Stdio::null());
+        command
+            .args(["-c", shell])
+            .stdin(Stdio::null())
+            .process_group(0);
         Self(command.spawn().expect("a shell starts"))
     }
 }
 
 impl Drop for Spinning {
     fn drop(&mut self) {
-        let _ = self.0.kill();
+        let group = libc::pid_t::try_from(self.0.id()).expect("a pid");
+        // SAFETY: kill takes plain numbers; the shell was not reaped yet, so the group's number is its own.
+        unsafe { libc::kill(-group, libc::SIGKILL) };
         let _ = self.0.wait();
     }
 }
@@ -158,7 +164,7 @@ fn n_throttled(group: &Group) -> u64 {
 fn a_process_is_read_with_all_that_descend_from_it() {
     // The shell itself does nothing: what is read is its child's.
     let child = Spinning::start(&format!(
-        "python3 -c '{HOLD_AND_SPIN}' & trap 'kill %1' EXIT TERM; wait"
+        "python3 -c '{HOLD_AND_SPIN}' & trap \"kill $!\" TERM; wait; wait"
     ));
     let pid = child.0.id();
     let mut sampler = sampler(None, Some(pid));

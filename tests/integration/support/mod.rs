@@ -4,7 +4,9 @@
 pub mod compare;
 pub mod dead_letters;
 pub mod expect;
+pub mod fault_proxy;
 pub mod generator;
+pub mod group;
 pub mod message;
 pub mod parts;
 pub mod process;
@@ -17,7 +19,6 @@ pub mod space;
 pub mod sql;
 pub mod summaries;
 pub mod tables;
-pub mod tap;
 pub mod wire;
 
 use std::path::Path;

@@ -66,7 +66,7 @@ impl Parts {
             .prefix("modelmeter-")
             .tempdir()
             .expect("a temporary directory");
-        let mut broker = start_broker(dir.path());
+        let mut broker = start_broker(dir.path(), "0");
         let mut engine = start_engine(dir.path(), "0");
         let kafka = broker.address();
         let clickhouse = engine.address();
@@ -87,26 +87,30 @@ impl Parts {
         }
     }
 
+    /// Starts the broker again where it was, after a kill.
+    pub fn restart_broker(&mut self) {
+        self.broker = start_broker(self.dir.path(), port_of(&self.kafka));
+        assert_eq!(self.broker.address(), self.kafka, "the same port again");
+    }
+
     /// Starts the engine again where it was, after a kill.
     pub fn restart_engine(&mut self) {
-        let port = self
-            .clickhouse
-            .rsplit(':')
-            .next()
-            .expect("a port")
-            .to_owned();
-        self.engine = start_engine(self.dir.path(), &port);
+        self.engine = start_engine(self.dir.path(), port_of(&self.clickhouse));
         let address = self.engine.address();
         assert_eq!(address, self.clickhouse, "the same port again");
         Sql::new(&self.clickhouse, "default").execute("SELECT 1");
     }
 }
 
-fn start_broker(dir: &Path) -> Role {
+fn port_of(address: &str) -> &str {
+    address.rsplit(':').next().expect("a port")
+}
+
+fn start_broker(dir: &Path, port: &str) -> Role {
     let data = dir.join("kafka").display().to_string();
     Role::start(
         "kafka",
-        &["kafka", "--dir", &data, "--port", "0"],
+        &["kafka", "--dir", &data, "--port", port],
         &dir.join("kafka.log"),
     )
 }

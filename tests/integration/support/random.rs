@@ -15,6 +15,16 @@ pub fn seed(test: &str) -> u64 {
     seed
 }
 
+/// The environment's `ROUNDS`, else as many as the test wants.
+pub fn rounds(wanted: usize) -> usize {
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "a test's length is no configuration of the product"
+    )]
+    let given = std::env::var("ROUNDS").ok();
+    given.map_or(wanted, |text| text.parse().expect("ROUNDS is a number"))
+}
+
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 

@@ -1,0 +1,373 @@
+//! The simulated store: tables as lists of parts, the guard and the one-insert-at-a-time of each table, and a network that
+//! loses, doubles and delays statements and answers what it likes.
+//!
+//! It reads rows from the very columns that would be sent.
+
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::Defect;
+use super::log::Counted;
+use crate::core::ledger::{Ledger, LedgerCounts};
+use crate::core::table::{Source, Table};
+use crate::processor::delivery::Insertion;
+use crate::processor::heads::Heads;
+use crate::replay::model::random::Random;
+use crate::store::columns::{columns, is_by_replica};
+use crate::store::insert::{CODE_SAME_ID_RUNNING, Expected, InsertError};
+use crate::store::native::Chunk;
+
+/// What the guard answers.
+const CODE_THROW_IF: u32 = 395;
+
+/// One insert on its way.
+#[derive(Clone)]
+pub struct Statement {
+    pub table: Table,
+    ledger: Arc<str>,
+    expected: Vec<Expected>,
+    pub part: Part,
+}
+
+/// What one insert makes: all of it at once, or nothing.
+#[derive(Clone, Default)]
+pub struct Part {
+    pub ingested: i64,
+    pub ledgers: Vec<LedgerEntry>,
+    pub rows: Vec<Row>,
+}
+
+#[derive(Debug, Clone)]
+pub struct LedgerEntry {
+    ledger: String,
+    partition: u32,
+    from: u64,
+    to: u64,
+    epoch: i32,
+    span: u64,
+    counts: LedgerCounts,
+}
+
+#[derive(Clone)]
+pub struct Row {
+    partition: u32,
+    place: (String, String, u32),
+    counted: u64,
+}
+
+/// A statement whose client has an answer already, or none any more.
+enum InFlight {
+    /// It has the table, and the guard has let it through or not.
+    Running(Rc<Statement>),
+    /// It has not arrived.
+    Travelling(Rc<Statement>),
+}
+
+/// What the histories met, so that a test can say that they met it at all.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Met {
+    pub landed: usize,
+    pub refused: usize,
+    pub busy: usize,
+    pub lost: usize,
+    pub doubled: usize,
+    pub delayed: usize,
+    pub lies: usize,
+}
+
+#[derive(Default)]
+pub struct Tables {
+    parts: BTreeMap<Table, Vec<Part>>,
+    in_flight: Vec<InFlight>,
+    pub met: Met,
+}
+
+impl Tables {
+    /// Takes a statement as the network and the server please, and answers likewise.
+    pub fn send(
+        &mut self,
+        statement: Statement,
+        is_calm: bool,
+        defect: Option<Defect>,
+        random: &mut Random,
+    ) -> Result<(), InsertError> {
+        let statement = Rc::new(statement);
+        let fault = if is_calm { 9 } else { random.index(16) };
+        match fault {
+            0 => {
+                self.met.lost += 1;
+                Err(InsertError::Timeout)
+            }
+            1 => {
+                // lost, and somebody on the way says that it is in
+                self.met.lies += 1;
+                Ok(())
+            }
+            2 => {
+                // in, and somebody on the way says that it is not
+                self.met.lies += 1;
+                let _ = self.take(&statement, defect, random);
+                Err(refused(60, "no such table"))
+            }
+            3 => {
+                self.met.lost += 1;
+                let _ = self.take(&statement, defect, random);
+                Err(InsertError::Timeout)
+            }
+            4 => {
+                self.met.doubled += 1;
+                let _ = self.take(&statement, defect, random);
+                self.take(&statement, defect, random)
+            }
+            5 => {
+                self.met.delayed += 1;
+                self.in_flight.push(InFlight::Travelling(statement));
+                Err(InsertError::Timeout)
+            }
+            6 => self.start(statement, defect),
+            _ => self.take(&statement, defect, random),
+        }
+    }
+
+    /// Begins an insert that is still running when its client gives up.
+    fn start(
+        &mut self,
+        statement: Rc<Statement>,
+        defect: Option<Defect>,
+    ) -> Result<(), InsertError> {
+        self.refuse_if_busy(statement.table, defect)?;
+        self.refuse_if_fenced(&statement, defect)?;
+        self.met.delayed += 1;
+        self.in_flight.push(InFlight::Running(statement));
+        Err(InsertError::Timeout)
+    }
+
+    /// What the server does with a statement: all of it, now, or nothing.
+    fn take(
+        &mut self,
+        statement: &Statement,
+        defect: Option<Defect>,
+        random: &mut Random,
+    ) -> Result<(), InsertError> {
+        self.refuse_if_busy(statement.table, defect)?;
+        self.refuse_if_fenced(statement, defect)?;
+        self.land(statement, defect, random);
+        Ok(())
+    }
+
+    fn refuse_if_busy(&mut self, table: Table, defect: Option<Defect>) -> Result<(), InsertError> {
+        let holds = |other: &InFlight| matches!(other, InFlight::Running(it) if it.table == table);
+        if defect != Some(Defect::TwoWritersAtOnce) && self.in_flight.iter().any(holds) {
+            self.met.busy += 1;
+            return Err(refused(CODE_SAME_ID_RUNNING, "running"));
+        }
+        Ok(())
+    }
+
+    fn refuse_if_fenced(
+        &mut self,
+        statement: &Statement,
+        defect: Option<Defect>,
+    ) -> Result<(), InsertError> {
+        let is_where = |expected: &Expected| {
+            let now = self.ledger(statement.table, &statement.ledger, expected.partition);
+            now.map_or(0, |ledger| ledger.to) == expected.to
+        };
+        if defect == Some(Defect::NoGuard) || statement.expected.iter().all(is_where) {
+            return Ok(());
+        }
+        self.met.refused += 1;
+        Err(refused(CODE_THROW_IF, "fenced"))
+    }
+
+    fn land(&mut self, statement: &Statement, defect: Option<Defect>, random: &mut Random) {
+        self.met.landed += 1;
+        let mut part = statement.part.clone();
+        if defect == Some(Defect::NoLedgerRow) && random.is_hit(0.2) {
+            part.ledgers.clear();
+        }
+        self.parts.entry(statement.table).or_default().push(part);
+    }
+
+    /// Lets one of the statements that are under way end.
+    pub fn end_one(&mut self, defect: Option<Defect>, random: &mut Random) -> bool {
+        if self.in_flight.is_empty() {
+            return false;
+        }
+        let index = random.index(self.in_flight.len());
+        match self.in_flight.swap_remove(index) {
+            // a server that is killed has it or has it not
+            InFlight::Running(_) if random.is_hit(0.2) => self.met.lost += 1,
+            InFlight::Running(statement) => self.land(&statement, defect, random),
+            InFlight::Travelling(statement) => {
+                let _ = self.take(&statement, defect, random);
+            }
+        }
+        true
+    }
+
+    pub fn is_quiet(&self) -> bool {
+        self.in_flight.is_empty()
+    }
+
+    pub fn ledgers(&self, table: Table, ledger: &str, partitions: &[i32]) -> HashMap<i32, Ledger> {
+        partitions
+            .iter()
+            .filter_map(|&partition| Some((partition, self.ledger(table, ledger, partition)?)))
+            .collect()
+    }
+
+    fn ledger(&self, table: Table, ledger: &str, partition: i32) -> Option<Ledger> {
+        let mut found: Option<Ledger> = None;
+        for part in self.parts.get(&table)? {
+            for row in &part.ledgers {
+                if row.ledger != ledger || row.partition != partition.cast_unsigned() {
+                    continue;
+                }
+                let known = found.get_or_insert(Ledger {
+                    from: row.from,
+                    to: row.to,
+                    epoch: row.epoch,
+                    ingested: part.ingested,
+                });
+                known.from = known.from.min(row.from);
+                known.to = known.to.max(row.to);
+                known.epoch = known.epoch.max(row.epoch);
+                known.ingested = known.ingested.max(part.ingested);
+            }
+        }
+        found
+    }
+
+    /// All that a table has of a partition.
+    pub fn counted(&self, table: Table, source: Source) -> Counted {
+        let mut all = Counted {
+            from: u64::MAX,
+            ..Counted::default()
+        };
+        for part in self.parts.get(&table).into_iter().flatten() {
+            let partition = source.partition.cast_unsigned();
+            for row in part.ledgers.iter().filter(|row| row.partition == partition) {
+                all.from = all.from.min(row.from);
+                all.to = all.to.max(row.to);
+                all.span += row.span;
+                all.counts.events += row.counts.events;
+                all.counts.late += row.counts.late;
+                all.counts.invalid += row.counts.invalid;
+            }
+            for row in part.rows.iter().filter(|row| row.partition == partition) {
+                *all.windows.entry(row.place.clone()).or_default() += row.counted;
+            }
+        }
+        all
+    }
+}
+
+fn refused(code: u32, text: &str) -> InsertError {
+    InsertError::Refused {
+        code,
+        text: text.to_owned(),
+    }
+}
+
+impl Statement {
+    pub fn of(insertion: &Insertion, heads: &Heads) -> Self {
+        let mut part = Part {
+            ingested: insertion.ingested,
+            ..Part::default()
+        };
+        for share in &insertion.shares {
+            read_chunk(insertion.table, &share.chunk, &mut part);
+        }
+        Self {
+            table: insertion.table,
+            ledger: heads.ledger(insertion.stream()),
+            expected: insertion.expected(heads),
+            part,
+        }
+    }
+
+    /// The same in two inserts, the ledger in the second.
+    pub fn split(self) -> [Self; 2] {
+        let mut second = self.clone();
+        let mut first = self;
+        second.part.rows = first.part.rows.split_off(first.part.rows.len() / 2);
+        first.part.ledgers.clear();
+        [first, second]
+    }
+}
+
+/// Reads the rows of a chunk, as a store would.
+fn read_chunk(table: Table, chunk: &Chunk, part: &mut Part) {
+    let index = |name: &str| {
+        let found = columns(table).iter().position(|column| column.name == name);
+        found.expect("a column of the table")
+    };
+    let n = chunk.n_rows();
+    let u32s = |name| fixed(chunk.column(index(name)), n).map(u32::from_le_bytes);
+    let u64s = |name| {
+        fixed(chunk.column(index(name)), n)
+            .map(u64::from_le_bytes)
+            .collect::<Vec<_>>()
+    };
+    let strings = |name| texts(chunk.column(index(name)));
+    let (deployments, ledgers) = (strings("deployment_id"), strings("ledger"));
+    let replicas = is_by_replica(table).then(|| strings("replica_id"));
+    let starts: Vec<u32> = u32s("window_start").collect();
+    let partitions: Vec<u32> = u32s("kafka_partition").collect();
+    let epochs: Vec<i32> = u32s("ledger_epoch").map(u32::cast_signed).collect();
+    let counted = u64s(table.counted());
+    let [from, to, span, events, late, invalid] = [
+        "ledger_from",
+        "ledger_to",
+        "ledger_span",
+        "ledger_events",
+        "ledger_late",
+        "ledger_invalid",
+    ]
+    .map(u64s);
+    for row in 0..n {
+        if ledgers[row].is_empty() {
+            let replica = replicas.as_ref().map_or("", |replicas| &replicas[row]);
+            // a sample's interval reaches into windows that do not count it
+            if counted[row] > 0 {
+                part.rows.push(Row {
+                    partition: partitions[row],
+                    place: (deployments[row].clone(), replica.to_owned(), starts[row]),
+                    counted: counted[row],
+                });
+            }
+            continue;
+        }
+        part.ledgers.push(LedgerEntry {
+            ledger: ledgers[row].clone(),
+            partition: partitions[row],
+            from: from[row],
+            to: to[row],
+            epoch: epochs[row],
+            span: span[row],
+            counts: LedgerCounts {
+                events: events[row],
+                late: late[row],
+                invalid: invalid[row],
+            },
+        });
+    }
+}
+
+fn fixed<const N: usize>(column: &[u8], n: usize) -> impl Iterator<Item = [u8; N]> {
+    assert_eq!(column.len(), n * N, "a value a row");
+    column.as_chunks::<N>().0.iter().copied()
+}
+
+fn texts(mut column: &[u8]) -> Vec<String> {
+    let mut all = Vec::new();
+    while let Some((&length, rest)) = column.split_first() {
+        assert!(length < 0x80, "the simulation's ids are short");
+        let (text, rest) = rest.split_at(usize::from(length));
+        all.push(String::from_utf8(text.to_vec()).expect("ids are text"));
+        column = rest;
+    }
+    all
+}

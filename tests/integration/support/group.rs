@@ -1,0 +1,65 @@
+//! What an operator does to a consumer group and to topics behind the processors' back.
+
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::space::{CATCH_UP, PARTITIONS, Topics};
+use super::wait_for;
+
+type Admin = AdminClient<DefaultClientContext>;
+
+fn admin(kafka: &str) -> Admin {
+    ClientConfig::new()
+        .set("bootstrap.servers", kafka)
+        .create()
+        .expect("an admin client")
+}
+
+fn block_on<T>(doing: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime")
+        .block_on(doing)
+}
+
+/// Deletes the group with all that it committed, as soon as nobody is in it.
+pub fn delete(kafka: &str, name: &str) {
+    let admin = admin(kafka);
+    wait_for("the group is deleted", CATCH_UP, || {
+        match block_on(admin.delete_groups(&[name], &AdminOptions::new())).as_deref() {
+            Ok([Ok(_)]) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+}
+
+/// Commits this offset for every partition, as soon as nobody is in the group.
+pub fn commit(kafka: &str, name: &str, topics: &Topics, offset: i64) {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", kafka)
+        .set("group.id", name)
+        .create()
+        .expect("a consumer");
+    let mut list = TopicPartitionList::new();
+    for topic in [&topics.requests, &topics.replicas] {
+        for partition in 0..PARTITIONS {
+            list.add_partition_offset(topic, partition, Offset::Offset(offset))
+                .expect("an offset");
+        }
+    }
+    wait_for("the group's offsets are changed", CATCH_UP, || {
+        consumer
+            .commit(&list, CommitMode::Sync)
+            .map_err(|e| e.to_string())
+    });
+}
+
+/// Deletes a topic.
+pub fn delete_topic(kafka: &str, topic: &str) {
+    let deleted = block_on(admin(kafka).delete_topics(&[topic], &AdminOptions::new()));
+    assert!(matches!(deleted.as_deref(), Ok([Ok(_)])), "{deleted:?}");
+}
