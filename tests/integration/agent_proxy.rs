@@ -154,6 +154,32 @@ fn content_length(head: &str) -> usize {
         .unwrap_or(0)
 }
 
+/// A request's body, in chunks or by its length; nothing where it breaks off.
+fn read_body(stream: &mut TcpStream, head: &str) -> Option<Vec<u8>> {
+    if !head.contains("transfer-encoding: chunked") {
+        let mut body = vec![0; content_length(head)];
+        stream.read_exact(&mut body).ok()?;
+        return Some(body);
+    }
+    let mut body = Vec::new();
+    loop {
+        let mut line = Vec::new();
+        while !line.ends_with(b"\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).ok()?;
+            line.push(byte[0]);
+        }
+        let text = std::str::from_utf8(&line).ok()?.trim();
+        let size = usize::from_str_radix(text, 16).ok()?;
+        let mut chunk = vec![0; size + 2];
+        stream.read_exact(&mut chunk).ok()?;
+        body.extend_from_slice(&chunk[..size]);
+        if size == 0 {
+            return Some(body);
+        }
+    }
+}
+
 /// Status line's code, and the body by its length.
 fn read_answer(stream: &mut TcpStream) -> (u16, String, Vec<u8>) {
     let head = read_head(stream).expect("an answer");

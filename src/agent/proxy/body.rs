@@ -49,6 +49,7 @@ struct FromServer {
     /// The connection that it comes from, to be used again, and where it is kept.
     connection: Option<(Sender, Arc<Pool>)>,
     silence: Option<Silence>,
+    broken: Option<AnswerError>,
 }
 
 /// How long the server may be silent, and since when it is.
@@ -74,6 +75,7 @@ impl Measured {
                 timer: None,
                 since: None,
             }),
+            broken: None,
         };
         if from.body.is_end_stream() {
             from.finish(Outcome::Completed);
@@ -119,6 +121,9 @@ impl FromServer {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
         let polled = Pin::new(&mut self.body).poll_frame(context);
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
@@ -146,6 +151,12 @@ impl FromServer {
                 } else {
                     self.finish(Outcome::Aborted);
                 }
+                // at an error the library throws away what it has not written: it may write first
+                if let Poll::Ready(Some(Err(error))) = polled {
+                    self.broken = Some(AnswerError::Server(error));
+                }
+                context.waker().wake_by_ref();
+                return Poll::Pending;
             }
             Poll::Ready(None) => self.finish(Outcome::Completed),
             Poll::Pending => {

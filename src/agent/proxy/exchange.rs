@@ -101,40 +101,44 @@ impl Failure {
 }
 
 impl Exchange {
-    /// Answers one request of one client.
-    ///
-    /// # Errors
-    /// Never.
-    pub async fn answer(
+    /// Answers one request of one client. It counts from this call on, also when nobody waits for what is returned: the
+    /// client may be gone before its request is first looked at.
+    pub fn answer(
         self: Arc<Self>,
         request: Request<Incoming>,
         client: Client,
-    ) -> Result<Response<Measured>, Infallible> {
+    ) -> impl Future<Output = Result<Response<Measured>, Infallible>> {
         let answering = client.signals.answering();
         let before = time_since_front_door(request.headers(), &self.front_door_header);
-        let mut record = Record::new(self.records.clone(), before);
-        let may_upgrade = request.headers().contains_key(header::UPGRADE);
-        let admitted = match refusal_of(&request, &client) {
-            Some(failure) => Err(failure),
-            None => self
-                .admission
-                .admit(&mut record)
-                .await
-                .map_err(Failure::from),
-        };
-        let response = match admitted {
-            Ok(()) => self.pass_on(request, record, &client).await,
-            Err(failure) => fail(&failure, record),
-        };
-        if may_upgrade {
-            let is_upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-            client.signals.decide(if is_upgraded {
-                Decision::OtherProtocol
-            } else {
-                Decision::StillHttp
-            });
+        let record = Record::new(self.records.clone(), before);
+        async move {
+            let may_upgrade = request.headers().contains_key(header::UPGRADE);
+            let response = self.admit(request, record, &client).await;
+            if may_upgrade {
+                let is_upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+                client.signals.decide(if is_upgraded {
+                    Decision::OtherProtocol
+                } else {
+                    Decision::StillHttp
+                });
+            }
+            Ok(response.map(|body| body.while_answering(answering)))
         }
-        Ok(response.map(|body| body.while_answering(answering)))
+    }
+
+    async fn admit(
+        &self,
+        request: Request<Incoming>,
+        mut record: Record,
+        client: &Client,
+    ) -> Response<Measured> {
+        if let Some(failure) = refusal_of(&request, client) {
+            return fail(&failure, record);
+        }
+        match self.admission.admit(&mut record).await {
+            Ok(()) => self.pass_on(request, record, client).await,
+            Err(refused) => fail(&refused.into(), record),
+        }
     }
 
     async fn pass_on(

@@ -21,14 +21,19 @@ fn trailers(status: &str) -> HeaderMap {
     map
 }
 
-/// Every frame of the request comes back at once, then the status that `x-status` asks for.
+/// Every frame of the request comes back at once, then the status that `x-status` asks for; `never` does not come.
 fn echo_frames(request: Request<Incoming>) -> Response<Frames> {
     let status = request.headers().get("x-status").cloned();
     let status = status.map_or_else(
         || "0".to_owned(),
         |it| it.to_str().expect("text").to_owned(),
     );
-    let last = futures_util::stream::once(async move { Ok(Frame::trailers(trailers(&status))) });
+    let last = futures_util::stream::once(async move {
+        if status == "never" {
+            std::future::pending::<()>().await;
+        }
+        Ok(Frame::trailers(trailers(&status)))
+    });
     let frames = request
         .into_body()
         .into_data_stream()
@@ -127,9 +132,13 @@ fn a_call_that_is_cancelled_is_a_client_gone() {
     let proxy = Running::before(grpc_server(&runtime), &[]);
     runtime.block_on(async {
         let mut sender = connect_http2(proxy.address).await;
-        let open = StreamBody::new(futures_util::stream::pending());
-        let answer = sender.send_request(call(open.boxed_unsync())).await;
-        drop(answer.expect("an answer's head"));
+        let mut request = call(whole(b"hi"));
+        let never = "never".parse().expect("a header");
+        request.headers_mut().insert("x-status", never);
+        let answer = sender.send_request(request).await.expect("an answer");
+        let mut answer = answer.into_body();
+        let frame = answer.frame().await.expect("open").expect("no error");
+        assert!(frame.is_data());
     });
     let event = proxy.event();
     assert_eq!(

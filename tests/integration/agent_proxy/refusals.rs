@@ -8,8 +8,7 @@ fn seeing_server() -> (SocketAddr, std::sync::mpsc::Receiver<String>) {
     let (told, seen) = std::sync::mpsc::sync_channel(64);
     let address = server(move |_, mut stream| {
         while let Some(head) = read_head(&mut stream) {
-            let mut body = vec![0; content_length(&head)];
-            if stream.read_exact(&mut body).is_err() {
+            if read_body(&mut stream, &head).is_none() {
                 return;
             }
             let first = head.lines().next().unwrap_or_default().to_owned();

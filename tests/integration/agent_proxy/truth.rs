@@ -111,7 +111,9 @@ fn n_idle() -> usize {
 
 #[test]
 fn idle_connections_by_the_thousand_disturb_nobody() {
-    let proxy = Running::before(server(|_, stream| echo(stream)), &[]);
+    // however long it takes to open them all here
+    let flags = ["--head-timeout", "300s"];
+    let proxy = Running::before(server(|_, stream| echo(stream)), &flags);
     let n = n_idle();
     let mut idle: Vec<TcpStream> = (0..n).map(|_| proxy.connect()).collect();
     let mut busy = proxy.connect();
