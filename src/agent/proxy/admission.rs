@@ -74,7 +74,7 @@ impl Admission {
     /// When it may not wait, or waited too long.
     pub async fn admit(&self, record: &mut Record) -> Result<(), Refused> {
         if is_starting(self.condition.borrow().state) {
-            self.meet_cold_start(record).await?;
+            Box::pin(self.meet_cold_start(record)).await?;
         }
         let Some(queue) = &self.queue else {
             return Ok(());

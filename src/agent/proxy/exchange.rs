@@ -156,18 +156,21 @@ impl Exchange {
         remove_hop_by_hop(&mut parts.headers);
         record.hand_over();
         if let Some(protocol) = upgrade {
-            return self.pass_on_upgrade(parts, body, protocol, record).await;
+            // boxed: what is rare need not be moved about with what is not
+            let upgraded = self.pass_on_upgrade(parts, body, protocol, record);
+            return Box::pin(upgraded).await;
         }
         let flow = record.flow().clone();
-        let sent = async {
+        // in its place: it is large, and a timer around it would move it
+        let sent = std::pin::pin!(async {
             if is_http2 {
                 let request = for_http2(parts, Counted::new(body, flow.clone()));
-                let response = self.pool.send_http2(request).await?;
+                let response = Box::pin(self.pool.send_http2(request)).await?;
                 Ok((response, None))
             } else {
                 self.send_http1(parts, body, &mut record).await
             }
-        };
+        });
         let sent = match allowed {
             Some(allowed) => timeout(allowed, sent).await.unwrap_or(Err(Failure::Silent)),
             None => sent.await,
@@ -234,7 +237,7 @@ impl Exchange {
         };
         tracing::debug!(%error, "a kept connection had ended; sent again on a new one");
         flow.open();
-        let Taken { mut sender, .. } = self.pool.connect().await?;
+        let Taken { mut sender, .. } = Box::pin(self.pool.connect()).await?;
         record.hand_over();
         let response = sender.send_request(request).await;
         Ok((response.map_err(UpstreamError::from)?, Some(sender)))

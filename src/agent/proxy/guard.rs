@@ -251,24 +251,23 @@ impl<S: AsyncRead + Unpin> Guarded<S> {
             } else {
                 self.patience.idle
             };
-            let is_answering = self.signals.n_answering.load(Ordering::Relaxed) > 0;
-            let mut deadline = self.since + allowed;
-            if Instant::now() >= deadline {
-                if !is_answering {
-                    return Poll::Ready(());
-                }
-                // what is slow is the answer
-                self.since = Instant::now();
-                deadline = self.since + allowed;
-            }
-            // a timer that is set earlier looks again when it comes; most requests need not touch it
+            let deadline = self.since + allowed;
             match &mut self.timer {
+                // one that is set earlier looks again when it comes, so that most requests need not touch it
                 Some(timer) if timer.deadline() <= deadline && !timer.is_elapsed() => {}
                 Some(timer) => timer.as_mut().reset(deadline),
                 None => self.timer = Some(Box::pin(sleep_until(deadline))),
             }
             let timer = self.timer.as_mut().expect("set above");
             ready!(timer.as_mut().poll(context));
+            let now = Instant::now();
+            if now >= deadline {
+                if self.signals.n_answering.load(Ordering::Relaxed) == 0 {
+                    return Poll::Ready(());
+                }
+                // what is slow is the answer
+                self.since = now;
+            }
         }
     }
 

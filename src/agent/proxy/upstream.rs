@@ -137,7 +137,8 @@ impl Pool {
                 });
             }
         }
-        self.connect().await
+        // boxed: most requests find one, and carry this future's room for nothing
+        Box::pin(self.connect()).await
     }
 
     /// A new connection.
