@@ -14,7 +14,7 @@ BUILT := $(or $(CARGO_TARGET_DIR),target)
 # the demo's binary; its test takes the one that the other tests were built with
 PROGRAM = $(BUILT)/release/modelmeter
 
-.PHONY: help prerequisites local-parts build demo fmt lint test test-page test-demo simulate fuzz bench clean
+.PHONY: help prerequisites local-parts build demo fmt lint test test-page test-demo simulate fuzz bench clean crash-test
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -45,6 +45,10 @@ test: local-parts $(VENV)/.made lint ## lint, then unit, property, integration a
 	cargo test --locked
 	@$(MAKE) --no-print-directory test-page
 	@$(MAKE) --no-print-directory test-demo
+
+crash-test: ROUNDS ?= 200
+crash-test: local-parts $(VENV)/.made ## faults alone and in pairs, ROUNDS=200 of them; SEED= repeats a run; `make test` has 20
+	ROUNDS='$(ROUNDS)' cargo test --locked --test integration crash:: -- --nocapture
 
 test-page: local-parts $(PAGE)/node_modules/.made ## the page in a browser, on the real engine; as root, install chromium where it is missing
 	@$(PAGE)/browser

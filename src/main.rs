@@ -33,6 +33,8 @@ enum Role {
     Migrate(store::migrate::MigrateArgs),
     /// Checks that every message was counted exactly once, a line a table and partition.
     Audit(store::audit::AuditArgs),
+    /// Counts messages that are gone as lost, so that their partition goes on; only shows what it would do without --write.
+    Gap(store::gap::GapArgs),
     /// All of it with real load on it, to look at: `up` and `replay` in one.
     Demo(demo::DemoArgs),
     /// Real traces as live load: what some eighty deployments' producers would say.
@@ -70,6 +72,7 @@ fn run(role: Role) -> anyhow::Result<ExitCode> {
             Role::Dashboard(args) => dashboard::run(args, shutdown).await?,
             Role::Migrate(args) => store::migrate::run(args).await?,
             Role::Audit(args) => return store::audit::run(args).await,
+            Role::Gap(args) => return store::gap::run(args).await,
             Role::Demo(args) => return demo::run(args, shutdown).await,
             Role::Replay(args) => replay::run(args, shutdown).await?,
             Role::Kafka(args) => local::kafka::run(args, shutdown).await?,

@@ -27,6 +27,8 @@ pub enum BrokerError {
         #[source]
         source: KafkaError,
     },
+    #[error("topic {topic} does not exist")]
+    NoTopic { topic: String },
     #[error("kafka did not say topic {topic}'s id: {text}")]
     TopicId { topic: String, text: String },
 }
@@ -96,15 +98,26 @@ impl Broker {
     /// When the broker does not answer, or the topic is not there.
     pub fn topic_id(&self, stream: Stream) -> Result<String, BrokerError> {
         let topic = topic_of(&self.topics, stream);
-        describe_topic_id(&self.consumer, topic).map_err(|text| BrokerError::TopicId {
-            topic: topic.to_owned(),
-            text,
+        let topic_name = || topic.to_owned();
+        describe_topic_id(&self.consumer, topic).map_err(|no_id| match no_id {
+            NoId::NoTopic => BrokerError::NoTopic {
+                topic: topic_name(),
+            },
+            NoId::NoAnswer(text) => BrokerError::TopicId {
+                topic: topic_name(),
+                text,
+            },
         })
     }
 }
 
-fn describe_topic_id(consumer: &BaseConsumer, topic: &str) -> Result<String, String> {
-    let name = CString::new(topic).map_err(|error| error.to_string())?;
+enum NoId {
+    NoTopic,
+    NoAnswer(String),
+}
+
+fn describe_topic_id(consumer: &BaseConsumer, topic: &str) -> Result<String, NoId> {
+    let name = CString::new(topic).map_err(|error| NoId::NoAnswer(error.to_string()))?;
     let timeout_ms = i32::try_from(TIMEOUT.as_millis()).unwrap_or(i32::MAX);
     // SAFETY: every object is made and destroyed here; the strings that the result and the id own are copied before
     // their owners are destroyed; the handle outlives the call.
@@ -117,7 +130,7 @@ fn describe_topic_id(consumer: &BaseConsumer, topic: &str) -> Result<String, Str
         sys::rd_kafka_DescribeTopics(handle, collection, std::ptr::null(), queue);
         let event = sys::rd_kafka_queue_poll(queue, timeout_ms);
         let answer = if event.is_null() {
-            Err("no answer".to_owned())
+            Err(NoId::NoAnswer("no answer".to_owned()))
         } else {
             id_in_event(event)
         };
@@ -130,29 +143,34 @@ fn describe_topic_id(consumer: &BaseConsumer, topic: &str) -> Result<String, Str
 
 /// # Safety
 /// `event` is the live result of a DescribeTopics call.
-unsafe fn id_in_event(event: *mut sys::rd_kafka_event_t) -> Result<String, String> {
+unsafe fn id_in_event(event: *mut sys::rd_kafka_event_t) -> Result<String, NoId> {
     // SAFETY: everything read here belongs to the event, which the caller keeps alive.
     unsafe {
         let code = RDKafkaErrorCode::from(sys::rd_kafka_event_error(event));
         if code != RDKafkaErrorCode::NoError {
-            return Err(CStr::from_ptr(sys::rd_kafka_event_error_string(event))
-                .to_string_lossy()
-                .into_owned());
+            return Err(NoId::NoAnswer(
+                CStr::from_ptr(sys::rd_kafka_event_error_string(event))
+                    .to_string_lossy()
+                    .into_owned(),
+            ));
         }
         let result = sys::rd_kafka_event_DescribeTopics_result(event);
         let mut n = 0;
         let topics = sys::rd_kafka_DescribeTopics_result_topics(result, &raw mut n);
         if result.is_null() || n == 0 {
-            return Err("an empty answer".to_owned());
+            return Err(NoId::NoAnswer("an empty answer".to_owned()));
         }
         let description = *topics;
         let error = sys::rd_kafka_TopicDescription_error(description);
-        if !error.is_null()
-            && RDKafkaErrorCode::from(sys::rd_kafka_error_code(error)) != RDKafkaErrorCode::NoError
-        {
-            return Err(CStr::from_ptr(sys::rd_kafka_error_string(error))
-                .to_string_lossy()
-                .into_owned());
+        if !error.is_null() {
+            match RDKafkaErrorCode::from(sys::rd_kafka_error_code(error)) {
+                RDKafkaErrorCode::NoError => {}
+                RDKafkaErrorCode::UnknownTopicOrPartition => return Err(NoId::NoTopic),
+                _ => {
+                    let text = CStr::from_ptr(sys::rd_kafka_error_string(error));
+                    return Err(NoId::NoAnswer(text.to_string_lossy().into_owned()));
+                }
+            }
         }
         let id = sys::rd_kafka_Uuid_base64str(sys::rd_kafka_TopicDescription_topic_id(description));
         Ok(CStr::from_ptr(id).to_string_lossy().into_owned())

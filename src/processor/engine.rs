@@ -60,8 +60,8 @@ pub struct Engine {
     n_flushes: [u64; 2],
     last_full: Instant,
     is_full_wanted: bool,
-    /// Stopped for what Kafka said, which may pass: tried again with every full flush.
-    stopped_by_kafka: Vec<Source>,
+    /// Stopped, and why: tried again with every full flush, since Kafka may answer again and an operator may mend a ledger.
+    stopped: BTreeMap<Source, String>,
 }
 
 impl Engine {
@@ -94,7 +94,7 @@ impl Engine {
             n_flushes: [0; 2],
             last_full: Instant::now(),
             is_full_wanted: false,
-            stopped_by_kafka: Vec::new(),
+            stopped: BTreeMap::new(),
         })
     }
 
@@ -113,8 +113,10 @@ impl Engine {
     pub async fn perform(&mut self, work: Work) -> anyhow::Result<()> {
         match work {
             Work::Assign(sources) => {
+                self.stopped.clear();
                 self.status.tell_none_stopped();
                 self.assign(sources).await?;
+                self.look_for_topics().await;
                 self.status.tell_joined();
                 Ok(())
             }
@@ -141,7 +143,6 @@ impl Engine {
             } => {
                 if self.owned.get(&source) == Some(&generation) {
                     self.stop(source, reason);
-                    self.stopped_by_kafka.push(source);
                 }
                 Ok(None)
             }
@@ -195,7 +196,8 @@ impl Engine {
         if kind == FlushKind::Full {
             to_begin_again.extend(self.writer.keep_ledgers_young().await?);
             to_begin_again.extend(self.of_topics_made_anew().await);
-            to_begin_again.extend(self.take_answering().await);
+            to_begin_again.extend(self.answering().await);
+            self.look_for_topics().await;
         }
         self.begin_again(to_begin_again).await
     }
@@ -255,7 +257,6 @@ impl Engine {
         for &source in &sources {
             self.owned.remove(&source);
             self.writer.forget(source);
-            self.status.tell_going_on(source);
         }
         for (number, worker) in self.workers.iter().enumerate() {
             let ours = sources
@@ -270,12 +271,16 @@ impl Engine {
     }
 
     fn stop(&mut self, source: Source, reason: String) {
-        tracing::error!(
-            topic = topic_of(&self.topics, source.stream),
-            partition = source.partition,
-            reason,
-            "this partition has stopped; the others go on"
-        );
+        // tried again and again: said once
+        if self.stopped.get(&source) != Some(&reason) {
+            tracing::error!(
+                topic = topic_of(&self.topics, source.stream),
+                partition = source.partition,
+                reason,
+                "this partition has stopped; the others go on"
+            );
+        }
+        self.stopped.insert(source, reason.clone());
         self.owned.remove(&source);
         self.writer.forget(source);
         self.status.tell_stopped(source, reason);
@@ -287,7 +292,7 @@ impl Engine {
     /// When a worker has died.
     pub fn drop_all(&mut self) -> anyhow::Result<()> {
         self.owned.clear();
-        self.stopped_by_kafka.clear();
+        self.stopped.clear();
         self.writer.forget_all();
         self.status.tell_blocked(None);
         for worker in &self.workers {

@@ -1,6 +1,6 @@
 //! What the processor says of itself: its metrics, and whether it is ready and why not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -96,6 +96,7 @@ struct Readiness {
     /// What keeps the processor from writing now.
     blocked: Option<String>,
     stopped: BTreeMap<Source, String>,
+    missing_topics: BTreeSet<Stream>,
 }
 
 impl Status {
@@ -332,7 +333,20 @@ impl Status {
             .set(i64::try_from(readiness.stopped.len()).unwrap_or(i64::MAX));
     }
 
-    /// A partition that had stopped is tried again.
+    /// Whether a stream's topic is there.
+    pub fn tell_topic(&self, stream: Stream, is_there: bool) {
+        let missing = &mut self.readiness().missing_topics;
+        let is_new = if is_there {
+            missing.remove(&stream)
+        } else {
+            missing.insert(stream)
+        };
+        if is_new {
+            tracing::error!(topic = self.topic(stream), is_there, "a topic went or came");
+        }
+    }
+
+    /// A partition that had stopped goes on.
     pub fn tell_going_on(&self, source: Source) {
         let mut readiness = self.readiness();
         readiness.stopped.remove(&source);
@@ -362,6 +376,9 @@ impl Probed for Status {
             reasons.push("the consumer group has not assigned partitions yet".to_owned());
         }
         reasons.extend(readiness.blocked.clone());
+        for stream in &readiness.missing_topics {
+            reasons.push(format!("topic {} does not exist", self.topic(*stream)));
+        }
         for (source, why) in &readiness.stopped {
             reasons.push(format!(
                 "{}/{} has stopped: {why}",

@@ -7,6 +7,7 @@ pub mod audit;
 pub mod columns;
 pub mod deadline;
 pub mod deployments;
+pub mod gap;
 pub mod insert;
 pub mod ledger;
 pub mod migrate;

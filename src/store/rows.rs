@@ -98,6 +98,32 @@ pub fn encode_heartbeat(table: Table, partition: i32, ledger: &str, at: u64, epo
     building.finish()
 }
 
+/// A chunk of one ledger row that counts `[from, to)` as lost: what an operator says when the messages are gone.
+pub fn encode_gap(
+    table: Table,
+    partition: i32,
+    ledger: &str,
+    (from, to): (u64, u64),
+    epoch: i32,
+) -> Chunk {
+    let mut building = Columns::new(columns(table), 1);
+    let row = LedgerRow {
+        from,
+        to,
+        epoch,
+        gap: to - from,
+        ..LedgerRow::default()
+    };
+    encode_ledger_row(
+        table,
+        partition.cast_unsigned(),
+        ledger,
+        &row,
+        &mut building,
+    );
+    building.finish()
+}
+
 /// Ledger columns of a data row, as (bytes, byte): the values that no merge notices. `ledger_from` is the highest number,
 /// `ledger_epoch` is −1, the others are 0.
 const NO_LEDGER: [(usize, u8); 9] = [
@@ -138,7 +164,7 @@ fn encode_ledger_row(
     row.u64(values.to);
     row.i32(values.epoch);
     for value in [
-        values.to - values.from,
+        values.to - values.from - values.gap,
         values.gap,
         values.events,
         values.late,

@@ -9,7 +9,7 @@ use modelmeter::store::columns::columns;
 
 use crate::support::generator::{Replica, SECOND, Schemas, event};
 use crate::support::group;
-use crate::support::message::Facts;
+use crate::support::message::{Facts, Topic};
 use crate::support::process::Role;
 use crate::support::publish::Publisher;
 use crate::support::random::{self, Random};
@@ -331,8 +331,80 @@ fn a_deleted_topic_does_not_stop_the_other() {
     let mut processor = space.processor(&[]);
     let n_requests = publish(&publisher, &mut random, &["a", "b", "c", "d"], &["1"], 5);
     space.wait_until_counted(&publisher.ends(), &mut [&mut processor]);
+    let address = processor.address();
     group::delete_topic(&space.kafka, &space.topics.replicas);
+    wait_for("the alarm is told", CATCH_UP, || {
+        match get(&address, "/readyz") {
+            Some((503, text)) if text.contains("replicas does not exist") => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
     let more = publish(&publisher, &mut random, &["a", "b", "c", "d"], &["1"], 5);
-    space.wait_until_counted(&publisher.ends(), &mut [&mut processor]);
+    let requests = publisher.ends();
+    let requests = requests
+        .into_iter()
+        .filter(|((topic, _), _)| *topic == Topic::Requests);
+    space.wait_until_counted(&requests.collect(), &mut [&mut processor]);
     assert_eq!(total(&space, "requests_10s"), n_requests + more);
+}
+
+/// Retention overtakes a stopped processor: that partition alone stops, and an operator's word lets it go on.
+#[test]
+fn a_gap_lets_a_partition_go_on_whose_messages_are_gone() {
+    let space = Space::new();
+    let publisher = Publisher::new(&space.kafka, &space.topics);
+    let mut random = Random::new(random::seed("gap"));
+    let deployments = ["a", "b", "c", "d", "e", "f", "g", "h"];
+    let mut processor = space.processor(&[]);
+    let counted = publish(&publisher, &mut random, &deployments, &["1"], 5);
+    space.wait_until_counted(&publisher.ends(), &mut [&mut processor]);
+    assert!(processor.stop().success(), "{}", processor.tail());
+    let before = publisher.ends();
+    let while_away = publish(&publisher, &mut random, &deployments, &["1"], 5);
+    let ends = publisher.ends();
+    let (&(_, partition), &end) = ends.iter().next().expect("a partition with messages");
+    let from = before[&(Topic::Requests, partition)];
+    assert!(from < end, "the partition has messages that will be lost");
+    group::delete_records(&space.kafka, &space.topics.requests, partition, end as i64);
+
+    let mut processor = space.processor(&[]);
+    let address = processor.address();
+    wait_for("the alarm is told", CATCH_UP, || {
+        match get(&address, "/readyz") {
+            Some((503, text)) if text.contains("left the log before they were counted") => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    let others = ends.iter().map(|(key, end)| (*key, *end));
+    let others = others.filter(|((_, of), _)| *of != partition).collect();
+    space.wait_until_counted(&others, &mut [&mut processor]);
+
+    let to = end.to_string();
+    let (status, text) = space.gap(partition, &to, &[]);
+    assert!(
+        status.success() && text.contains("nothing is written"),
+        "{text}"
+    );
+    let (status, text) = space.gap(partition, &(end + 1).to_string(), &["--write"]);
+    assert!(
+        !status.success() && text.contains("above the log's start"),
+        "{text}"
+    );
+    assert_eq!(
+        space.ledger("requests_10s").expect("a ledger")[&partition],
+        from
+    );
+    let (status, text) = space.gap(partition, &to, &["--write"]);
+    assert!(status.success(), "{text}");
+    wait_until_ready(&address);
+    let after = publish(&publisher, &mut random, &deployments, &["1"], 5);
+    space.wait_until_counted(&publisher.ends(), &mut [&mut processor]);
+    let lost = (end - from) * EVENTS.unsigned_abs();
+    assert_counted(&space, counted + while_away + after - lost);
+    let rows = space
+        .sql
+        .rows("SELECT sum(ledger_gap) AS n FROM requests_1h");
+    assert_eq!(rows[0]["n"].as_u64(), Some(end - from));
+    let (agrees, lines) = space.audit();
+    assert!(agrees, "{lines}");
 }

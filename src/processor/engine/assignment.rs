@@ -68,6 +68,10 @@ impl Engine {
             }
             self.generation += 1;
             self.owned.insert(source, self.generation);
+            if self.stopped.remove(&source).is_some() {
+                tracing::info!(?source, "this partition goes on again");
+            }
+            self.status.tell_going_on(source);
             let number = self.number_of_worker(source);
             let ledger = self.writer.ledger(source.stream);
             by_worker.entry(number).or_default().push(Assignment {
@@ -196,20 +200,34 @@ impl Engine {
         sources
     }
 
-    /// Partitions that had stopped for what Kafka said, and of which it now answers. The others stay stopped: an assignment
-    /// would wait for them, and end the process.
-    pub(super) async fn take_answering(&mut self) -> Vec<Source> {
+    /// Partitions that had stopped, and of which Kafka answers: their ledgers are looked at again. The others stay
+    /// stopped: an assignment would wait for them, and end the process.
+    pub(super) async fn answering(&self) -> Vec<Source> {
         let mut answering = Vec::new();
-        for source in std::mem::take(&mut self.stopped_by_kafka) {
+        for &source in self.stopped.keys() {
             match self.ask_broker(source.stream, &[source.partition]).await {
                 Ok(_) => answering.push(source),
                 Err(error) => {
                     tracing::debug!(?source, error = format!("{error:#}"), "still stopped");
-                    self.stopped_by_kafka.push(source);
                 }
             }
         }
         answering
+    }
+
+    /// A topic that was deleted is no partition's business any more once the group has noticed: the alarm stays here.
+    pub(super) async fn look_for_topics(&self) {
+        for stream in Stream::ALL {
+            let asked = self.ask_broker(stream, &[]).await;
+            let is_missing = matches!(
+                asked.as_ref().map_err(|error| error.downcast_ref()),
+                Err(Some(BrokerError::NoTopic { .. }))
+            );
+            // no answer says nothing about the topic
+            if asked.is_ok() || is_missing {
+                self.status.tell_topic(stream, !is_missing);
+            }
+        }
     }
 
     /// What a stream's ledger rows are filed under.

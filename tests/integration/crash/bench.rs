@@ -359,6 +359,7 @@ impl<'a> Bench<'a> {
         );
         let now = modelmeter::clock::now_us() / SECOND;
         for deployment in truth.deployments() {
+            let truth = truth.only(deployment);
             for step in [10, 60, 3600] {
                 let question = Question {
                     deployment,

@@ -63,3 +63,16 @@ pub fn delete_topic(kafka: &str, topic: &str) {
     let deleted = block_on(admin(kafka).delete_topics(&[topic], &AdminOptions::new()));
     assert!(matches!(deleted.as_deref(), Ok([Ok(_)])), "{deleted:?}");
 }
+
+/// Deletes the messages before this offset, as retention would.
+pub fn delete_records(kafka: &str, topic: &str, partition: i32, before: i64) {
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, partition, Offset::Offset(before))
+        .expect("an offset");
+    let deleted = block_on(admin(kafka).delete_records(&list, &AdminOptions::new()));
+    let deleted = deleted.expect("records can be deleted");
+    assert!(
+        deleted.elements().iter().all(|e| e.error().is_ok()),
+        "{deleted:?}"
+    );
+}

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::process::ExitStatus;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -134,6 +135,24 @@ impl Space {
         arguments.extend(self.store_arguments(&self.clickhouse));
         let (status, text) = process::run(&arguments);
         (status.success(), text)
+    }
+
+    /// Tells that the requests before an offset are gone; the exit and what was printed.
+    pub fn gap(&self, partition: i32, to: &str, more: &[&str]) -> (ExitStatus, String) {
+        let mut arguments = vec!["gap".to_owned()];
+        arguments.extend(self.kafka_arguments());
+        arguments.extend(self.store_arguments(&self.clickhouse));
+        let partition = partition.to_string();
+        let own = [
+            "--topic",
+            &self.topics.requests,
+            "--partition",
+            &partition,
+            "--to",
+            to,
+        ];
+        arguments.extend(own.iter().chain(more).map(|text| (*text).to_owned()));
+        process::run(&arguments)
     }
 
     /// How far a table has come, by partition.
