@@ -19,6 +19,7 @@ mod http2;
 mod refusals;
 mod straight;
 mod timing;
+mod tls;
 mod truth;
 
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -161,19 +161,21 @@ impl Exchange {
             return Box::pin(upgraded).await;
         }
         let flow = record.flow().clone();
-        // in its place: it is large, and a timer around it would move it
-        let sent = std::pin::pin!(async {
-            if is_http2 {
-                let request = for_http2(parts, Counted::new(body, flow.clone()));
-                let response = Box::pin(self.pool.send_http2(request)).await?;
-                Ok((response, None))
-            } else {
-                self.send_http1(parts, body, &mut record).await
+        let sent = {
+            // in its place: it is large, and a timer around it would move it
+            let sent = std::pin::pin!(async {
+                if is_http2 {
+                    let request = for_http2(parts, Counted::new(body, flow.clone()));
+                    let response = Box::pin(self.pool.send_http2(request)).await?;
+                    Ok((response, None))
+                } else {
+                    self.send_http1(parts, body, &mut record).await
+                }
+            });
+            match allowed {
+                Some(allowed) => timeout(allowed, sent).await.unwrap_or(Err(Failure::Silent)),
+                None => sent.await,
             }
-        });
-        let sent = match allowed {
-            Some(allowed) => timeout(allowed, sent).await.unwrap_or(Err(Failure::Silent)),
-            None => sent.await,
         };
         match sent {
             Ok((response, sender)) => self.pass_back(response, record, sender, allowed),

@@ -4,7 +4,8 @@
 //! Both sides are hyper's, on one thread with a runtime of its own, so that nothing that the rest of the agent does can
 //! delay a request. [`guard`] looks at raw bytes before the library does, by the rules of [`framing`]; [`exchange`] carries
 //! one request: [`admission`] says when, [`upstream`] keeps the connections to the server, [`flow`] is the body that goes
-//! there, [`body`] the one that comes back, [`tunnel`] what follows an upgrade. [`record`] is what is measured.
+//! there, [`body`] the one that comes back, [`tunnel`] what follows an upgrade, [`tls`] what goes before. [`record`] is what is
+//! measured.
 
 mod admission;
 mod body;
@@ -14,12 +15,14 @@ mod framing;
 mod guard;
 mod headers;
 mod record;
+mod tls;
 mod tunnel;
 mod upstream;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -28,9 +31,11 @@ use hyper::header::HeaderName;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -75,6 +80,22 @@ pub struct ProxyArgs {
         requires = "listen"
     )]
     pub upstream: Option<Upstream>,
+    /// A certificate for clients, PEM, with those that signed it behind it; without one there is no TLS. Read at start alone.
+    #[arg(
+        long,
+        env = "MODELMETER_TLS_CERT",
+        value_name = "FILE",
+        requires = "tls_key"
+    )]
+    pub tls_cert: Option<PathBuf>,
+    /// The certificate's private key, PEM.
+    #[arg(
+        long,
+        env = "MODELMETER_TLS_KEY",
+        value_name = "FILE",
+        requires = "tls_cert"
+    )]
+    pub tls_key: Option<PathBuf>,
     /// Requests that the server runs at once; the others wait in the agent, which tells queueing from inference.
     #[arg(long, env = "MODELMETER_MAX_CONCURRENCY", value_name = "N")]
     pub max_concurrency: Option<NonZeroU32>,
@@ -105,9 +126,19 @@ pub struct ProxyArgs {
     pub drain: Duration,
 }
 
+/// Why there can be no proxy.
+#[derive(Debug, thiserror::Error)]
+pub enum ProxyError {
+    #[error("--listen {0}: the address cannot be taken")]
+    Listen(SocketAddr, #[source] io::Error),
+    #[error("--tls-cert and --tls-key are not usable")]
+    Tls(#[from] tls::TlsError),
+}
+
 /// Bound and not yet serving.
 pub struct Proxy {
     listener: StdListener,
+    tls: Option<TlsAcceptor>,
     exchange: Arc<Exchange>,
     patience: Patience,
     max_connections: usize,
@@ -115,20 +146,25 @@ pub struct Proxy {
 }
 
 impl ProxyArgs {
-    /// Takes the address. None where there is no proxy to run.
+    /// Takes the address, and reads the certificate. None where there is no proxy to run.
     ///
     /// # Errors
-    /// When the address cannot be taken.
+    /// When the address cannot be taken, or the certificate not be used.
     pub fn bind(
         &self,
         meter: Arc<Meter>,
         condition: watch::Receiver<Condition>,
-    ) -> io::Result<Option<Proxy>> {
+    ) -> Result<Option<Proxy>, ProxyError> {
         let (Some(listen), Some(upstream)) = (self.listen, &self.upstream) else {
             return Ok(None);
         };
-        let listener = StdListener::bind(listen)?;
-        listener.set_nonblocking(true)?;
+        let tls = match (&self.tls_cert, &self.tls_key) {
+            (Some(certificate), Some(key)) => Some(tls::acceptor(certificate, key)?),
+            _ => None,
+        };
+        let of_listen = |error| ProxyError::Listen(listen, error);
+        let listener = StdListener::bind(listen).map_err(of_listen)?;
+        listener.set_nonblocking(true).map_err(of_listen)?;
         let exchange = Exchange {
             records: Arc::new(Records {
                 meter,
@@ -147,6 +183,7 @@ impl ProxyArgs {
         };
         Ok(Some(Proxy {
             listener,
+            tls,
             exchange: Arc::new(exchange),
             patience: Patience {
                 head_bytes: MAX_HEAD_BYTES as usize,
@@ -160,6 +197,11 @@ impl ProxyArgs {
 }
 
 impl Proxy {
+    /// What a client's URL begins with.
+    pub const fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
+    }
+
     /// # Errors
     /// When the system does not say.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -202,10 +244,16 @@ impl Proxy {
             match accepted {
                 Ok((stream, _)) => {
                     let place = place.or_a_better(&places);
-                    let exchange = self.exchange.clone();
-                    let connection =
-                        serve_one(stream, exchange, self.patience, shutdown.clone(), place);
-                    connections.spawn(connection);
+                    let connection = Connection {
+                        exchange: self.exchange.clone(),
+                        patience: self.patience,
+                        shutdown: shutdown.clone(),
+                        place,
+                    };
+                    match &self.tls {
+                        None => connections.spawn(connection.serve_plain(stream)),
+                        Some(tls) => connections.spawn(connection.serve_tls(stream, tls.clone())),
+                    };
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
@@ -267,34 +315,57 @@ async fn take_place(places: &Arc<Semaphore>, spare: &Arc<Semaphore>) -> Place {
     }
 }
 
-async fn serve_one(
-    stream: TcpStream,
+/// What serving one client takes.
+struct Connection {
     exchange: Arc<Exchange>,
     patience: Patience,
     shutdown: CancellationToken,
     place: Place,
-) {
-    // without it an answer may wait for the client's acknowledgement of the one before
-    let _ = stream.set_nodelay(true);
-    let client = Client {
-        signals: Arc::new(Signals::default()),
-        is_turned_away: place.is_spare,
-    };
-    let guarded = Guarded::new(stream, client.signals.clone(), patience);
-    let service = service_fn(|request| exchange.clone().answer(request, client.clone()));
-    let builder = http_server();
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(guarded), service);
-    tokio::pin!(connection);
-    let ended = tokio::select! {
-        biased;
-        ended = connection.as_mut() => ended,
-        () = shutdown.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.as_mut().await
+}
+
+impl Connection {
+    async fn serve_plain(self, stream: TcpStream) {
+        // without it an answer may wait for the client's acknowledgement of the one before
+        let _ = stream.set_nodelay(true);
+        self.serve(stream).await;
+    }
+
+    async fn serve_tls(self, stream: TcpStream, tls: TlsAcceptor) {
+        let _ = stream.set_nodelay(true);
+        let accepted = tokio::select! {
+            accepted = tls::accept(&tls, stream) => accepted,
+            () = self.shutdown.cancelled() => None,
+        };
+        if let Some(stream) = accepted {
+            self.serve(stream).await;
         }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(error, "a client's connection ended");
+    }
+
+    async fn serve<S>(self, stream: S)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let client = Client {
+            signals: Arc::new(Signals::default()),
+            is_turned_away: self.place.is_spare,
+        };
+        let guarded = Guarded::new(stream, client.signals.clone(), self.patience);
+        let exchange = self.exchange;
+        let service = service_fn(|request| exchange.clone().answer(request, client.clone()));
+        let builder = http_server();
+        let connection = builder.serve_connection_with_upgrades(TokioIo::new(guarded), service);
+        tokio::pin!(connection);
+        let ended = tokio::select! {
+            biased;
+            ended = connection.as_mut() => ended,
+            () = self.shutdown.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.as_mut().await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(error, "a client's connection ended");
+        }
     }
 }
 
