@@ -12,9 +12,9 @@ use hyper::header::HeaderName;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::flow::Flow;
-use super::guard::Answering;
 use super::headers::http_status_of_grpc;
 use super::record::Record;
+use super::signals::Answering;
 use super::upstream::{Pool, Sender};
 use crate::core::event::Outcome;
 

@@ -17,12 +17,13 @@ use super::admission::{Admission, Refused};
 use super::body::{GRPC_STATUS, Measured};
 use super::flow::{Counted, Flow};
 use super::framing::Refusal;
-use super::guard::{Decision, REFUSED_HEADER, Signals};
+use super::guard::REFUSED_HEADER;
 use super::headers::{
     http_status_of_grpc, is_grpc, join_cookies, name_host, path_of, remove_hop_by_hop,
     time_since_front_door, wanted_upgrade, with_authority,
 };
 use super::record::{Record, Records};
+use super::signals::{Decision, Signals};
 use super::tunnel;
 use super::upstream::{Pool, Sender, Taken, UpstreamError};
 use crate::core::event::Outcome;

@@ -7,9 +7,8 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker, ready};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
@@ -17,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::framing::{Head, Place, Refusal, read_head};
+use super::signals::{Decision, Signals};
 
 /// What the client sent while it is not known whether it is still HTTP: past it the client waits for the answer.
 const MAX_UNDECIDED: usize = 16 * 1024;
@@ -32,74 +32,6 @@ const LINGER_BYTES: usize = 64 * 1024 * 1024;
 /// Marks the head that stands for a refused one. A client that sends it is not believed: there is the signal too.
 pub const REFUSED_HEADER: &str = "modelmeter-refused";
 const REFUSED_HEAD: &[u8] = b"GET / HTTP/1.1\r\nmodelmeter-refused: 1\r\nconnection: close\r\n\r\n";
-
-/// What the guard and the exchange of one connection tell each other.
-#[derive(Default)]
-pub struct Signals {
-    /// 0, or one more than the refusal's place in [`Refusal::ALL`].
-    refusal: AtomicU8,
-    /// Requests being answered: until then the connection is not idle.
-    n_answering: AtomicU32,
-    upgrade: Mutex<Upgrade>,
-}
-
-#[derive(Default)]
-struct Upgrade {
-    decision: Option<Decision>,
-    waker: Option<Waker>,
-}
-
-/// What follows a request that asked for another protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Decision {
-    StillHttp,
-    OtherProtocol,
-}
-
-/// A request is being answered until this is dropped.
-pub struct Answering(Arc<Signals>);
-
-impl Signals {
-    pub fn refusal(&self) -> Option<Refusal> {
-        let place = usize::from(self.refusal.load(Ordering::Relaxed));
-        Refusal::ALL.get(place.checked_sub(1)?).copied()
-    }
-
-    fn refuse(&self, refusal: Refusal) {
-        let place = Refusal::ALL.iter().position(|&it| it == refusal);
-        let place = place.and_then(|place| u8::try_from(place + 1).ok());
-        self.refusal
-            .store(place.expect("all are listed"), Ordering::Relaxed);
-    }
-
-    pub fn answering(self: &Arc<Self>) -> Answering {
-        self.n_answering.fetch_add(1, Ordering::Relaxed);
-        Answering(self.clone())
-    }
-
-    pub fn decide(&self, decision: Decision) {
-        let mut upgrade = self.upgrade.lock().unwrap_or_else(PoisonError::into_inner);
-        upgrade.decision = Some(decision);
-        if let Some(waker) = upgrade.waker.take() {
-            waker.wake();
-        }
-    }
-
-    fn poll_decision(&self, context: &Context<'_>) -> Option<Decision> {
-        let mut upgrade = self.upgrade.lock().unwrap_or_else(PoisonError::into_inner);
-        let decision = upgrade.decision.take();
-        if decision.is_none() {
-            upgrade.waker = Some(context.waker().clone());
-        }
-        decision
-    }
-}
-
-impl Drop for Answering {
-    fn drop(&mut self) {
-        self.0.n_answering.fetch_sub(1, Ordering::Relaxed);
-    }
-}
 
 /// How long a client may take.
 #[derive(Debug, Clone, Copy)]
@@ -262,7 +194,7 @@ impl<S: AsyncRead + Unpin> Guarded<S> {
             ready!(timer.as_mut().poll(context));
             let now = Instant::now();
             if now >= deadline {
-                if self.signals.n_answering.load(Ordering::Relaxed) == 0 {
+                if !self.signals.is_answering() {
                     return Poll::Ready(());
                 }
                 // what is slow is the answer

@@ -2,8 +2,8 @@
 //! leaves the measure in the meter; it never waits for anything else.
 //!
 //! Both sides are hyper's, on one thread with a runtime of its own, so that nothing that the rest of the agent does can
-//! delay a request. [`guard`] looks at raw bytes before the library does, by the rules of [`framing`]; [`exchange`] carries
-//! one request: [`admission`] says when, [`upstream`] keeps the connections to the server, [`flow`] is the body that goes
+//! delay a request. [`guard`] looks at raw bytes before the library does, by the rules of [`framing`], and speaks with the
+//! rest by [`signals`]; [`exchange`] carries one request: [`admission`] says when, [`upstream`] keeps the connections to the server, [`flow`] is the body that goes
 //! there, [`body`] the one that comes back, [`tunnel`] what follows an upgrade, [`tls`] what goes before. [`record`] is what is
 //! measured.
 
@@ -15,6 +15,7 @@ mod framing;
 mod guard;
 mod headers;
 mod record;
+mod signals;
 mod tls;
 mod tunnel;
 mod upstream;
@@ -44,8 +45,9 @@ use super::meter::Meter;
 use crate::config::parse_duration;
 use admission::Admission;
 use exchange::{Client, Exchange};
-use guard::{Guarded, Patience, Signals};
+use guard::{Guarded, Patience};
 use record::Records;
+use signals::Signals;
 use upstream::Pool;
 pub use upstream::Upstream;
 

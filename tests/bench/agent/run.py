@@ -7,7 +7,7 @@ also given as a ratio to nginx's of the same round. Load and model server share 
     run.py MODELMETER [--rounds N] [--seconds S] [--out FILE]
 """
 
-import argparse, asyncio, json, os, re, signal, socket, statistics, subprocess, sys, tempfile, time
+import argparse, asyncio, json, os, re, shutil, signal, socket, statistics, subprocess, sys, tempfile, time
 from pathlib import Path
 
 CONNECTIONS = 8
@@ -225,7 +225,7 @@ async def stream_server(reader, writer):
                 await asyncio.sleep(TOKEN_SECONDS)
             writer.write(b"0\r\n\r\n")
             await writer.drain()
-    except (asyncio.IncompleteReadError, ConnectionError):
+    except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
         writer.close()
 
 
@@ -261,6 +261,9 @@ def main():
     options.add_argument("--seconds", type=int, default=2)
     options.add_argument("--out", default="target/bench/agent.json")
     options = options.parse_args()
+    missing = [tool for tool in ("nginx", "haproxy", "h2load", "taskset") if not shutil.which(tool)]
+    if missing:
+        sys.exit(f"missing: {', '.join(missing)} (Debian: nginx-light haproxy nghttp2-client util-linux)")
     report = {}
     with tempfile.TemporaryDirectory(prefix="modelmeter-bench-") as folder:
         os.chmod(folder, 0o755)

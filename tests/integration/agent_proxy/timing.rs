@@ -141,24 +141,31 @@ fn a_server_that_falls_silent_in_its_answer_is_cut() {
 }
 
 #[test]
-fn a_kept_connection_outlives_the_idle_time_only_while_it_is_used() {
+fn an_idle_connection_is_closed_and_one_that_waits_for_its_answer_is_not() {
     let (open, gate) = sync_channel::<()>(1);
     let gate = std::sync::Mutex::new(gate);
     let upstream = server(move |_, mut stream| {
-        while read_head(&mut stream).is_some() {
-            let passed = gate.lock().expect("no panic").recv_timeout(PATIENCE);
-            passed.expect("the test opens the gate");
+        while let Some(head) = read_head(&mut stream) {
+            if head.starts_with("GET /slow") {
+                let passed = gate.lock().expect("no panic").recv_timeout(PATIENCE);
+                passed.expect("the test opens the gate");
+            }
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
         }
     });
     let proxy = Running::before(upstream, &["--idle-timeout", "100ms"]);
-    let (mut busy, mut idle) = (proxy.connect(), proxy.connect());
-    open.send(()).expect("room");
-    post(&mut idle, b"");
-    assert_eq!(read_answer(&mut idle).0, 200);
-    post(&mut busy, b"");
-    // the idle one is closed meanwhile, the one whose answer is late is not
-    assert_eq!(idle.read(&mut [0]).expect("the end"), 0);
+    let mut busy = proxy.connect();
+    let slow = b"GET /slow HTTP/1.1\r\nhost: m\r\n\r\n";
+    busy.write_all(slow).expect("sent");
+    proxy.wait_in_flight(1);
+    // each of these begins later than the slow one: once they are closed, its time has passed too
+    for _ in 0..2 {
+        let mut idle = proxy.connect();
+        idle.write_all(b"GET / HTTP/1.1\r\nhost: m\r\n\r\n")
+            .expect("sent");
+        assert_eq!(read_answer(&mut idle).0, 200);
+        assert_eq!(idle.read(&mut [0]).expect("the end"), 0);
+    }
     open.send(()).expect("the server waits");
     assert_eq!(read_answer(&mut busy).0, 200);
 }
