@@ -87,6 +87,11 @@ impl<S: AsyncRead + Unpin> Guarded<S> {
                 Place::Undecided => break,
                 Place::Head => match read_head(&bytes[at..], self.patience.head_bytes) {
                     Head::Partial => break,
+                    // HTTP/2 begins with a connection or not at all
+                    Head::Whole(_, Place::Opaque) if !self.is_first => {
+                        self.refuse(Refusal::Malformed);
+                        break;
+                    }
                     Head::Whole(length, place) => {
                         at += length;
                         self.place = place;

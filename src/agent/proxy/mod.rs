@@ -2,10 +2,10 @@
 //! leaves the measure in the meter; it never waits for anything else.
 //!
 //! Both sides are hyper's, on one thread with a runtime of its own, so that nothing that the rest of the agent does can
-//! delay a request. [`guard`] looks at raw bytes before the library does, by the rules of [`framing`], and speaks with the
-//! rest by [`signals`]; [`exchange`] carries one request: [`admission`] says when, [`upstream`] keeps the connections to the server, [`flow`] is the body that goes
-//! there, [`body`] the one that comes back, [`tunnel`] what follows an upgrade, [`tls`] what goes before. [`record`] is what is
-//! measured.
+//! delay a request. A client may come by [`tls`]. [`guard`] looks at raw bytes before the library does, by the rules of
+//! [`framing`], and speaks with the rest by [`signals`]. [`exchange`] carries one request: [`admission`] says when,
+//! [`upstream`] keeps the connections to the server, [`flow`] is the body that goes there, [`body`] the one that comes back,
+//! [`tunnel`] what follows an upgrade. [`record`] is what is measured.
 
 mod admission;
 mod body;

@@ -67,6 +67,11 @@ fn nothing_is_smuggled_behind_a_request() {
             "POST /odd HTTP/1.1\r\nhost: m\r\nx: y\r\n transfer-encoding: chunked\r\n\r\n"
                 .to_owned(),
         ),
+        // a change to HTTP/2 in the middle would end the watch
+        (
+            "",
+            format!("PRI * HTTP/2.0\r\n\r\nPOST /odd HTTP/1.1\r\nhost: m\r\n{both}"),
+        ),
         // a head with bare line feeds ends elsewhere for those who take them
         (
             "",
