@@ -86,6 +86,9 @@ bench: build local-parts ## what an event and a panel cost: instructions (with v
 	cargo bench --locked --bench pipeline
 	cargo bench --locked --bench panel
 
+bench-agent: build ## what the agent's proxy costs beside nginx and haproxy; needs nginx, haproxy, h2load; target/bench/agent.json
+	tests/bench/agent/run.py $(BUILT)/release/modelmeter
+
 clean: ## remove what was built and fetched
 	cargo clean
 	rm -rf $(PARTS) $(PAGE)/node_modules

@@ -214,14 +214,15 @@ fn start_proxy(
     condition: &watch::Receiver<Condition>,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Option<JoinHandle<std::io::Result<()>>>> {
-    let bound = args
-        .proxy
-        .bind(meter.clone(), condition.clone())
-        .context("--listen: the address cannot be taken")?;
+    let bound = args.proxy.bind(meter.clone(), condition.clone())?;
     let Some(proxy): Option<Proxy> = bound else {
         return Ok(None);
     };
-    println!("agent: requests on http://{}", proxy.local_addr()?);
+    println!(
+        "agent: requests on {}://{}",
+        proxy.scheme(),
+        proxy.local_addr()?
+    );
     let shutdown = shutdown.clone();
     let thread = std::thread::Builder::new().name("proxy".to_owned());
     let running = thread.spawn(move || {

@@ -15,6 +15,13 @@ use modelmeter::core::event::{Outcome, ReplicaState, RequestEvent};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+mod http2;
+mod refusals;
+mod straight;
+mod timing;
+mod tls;
+mod truth;
+
 const PATIENCE: Duration = Duration::from_secs(20);
 
 const ACTIVE: Condition = Condition {
@@ -146,6 +153,32 @@ fn content_length(head: &str) -> usize {
             name.eq_ignore_ascii_case("content-length").then_some(value)
         })
         .unwrap_or(0)
+}
+
+/// A request's body, in chunks or by its length; nothing where it breaks off.
+fn read_body(stream: &mut TcpStream, head: &str) -> Option<Vec<u8>> {
+    if !head.contains("transfer-encoding: chunked") {
+        let mut body = vec![0; content_length(head)];
+        stream.read_exact(&mut body).ok()?;
+        return Some(body);
+    }
+    let mut body = Vec::new();
+    loop {
+        let mut line = Vec::new();
+        while !line.ends_with(b"\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).ok()?;
+            line.push(byte[0]);
+        }
+        let text = std::str::from_utf8(&line).ok()?.trim();
+        let size = usize::from_str_radix(text, 16).ok()?;
+        let mut chunk = vec![0; size + 2];
+        stream.read_exact(&mut chunk).ok()?;
+        body.extend_from_slice(&chunk[..size]);
+        if size == 0 {
+            return Some(body);
+        }
+    }
 }
 
 /// Status line's code, and the body by its length.

@@ -1,143 +1,135 @@
-//! Bodies on their way through: counted, never held.
+//! An answer on its way to the client: counted, never held. The record ends with the last byte that the server sent, not
+//! with the last that the client took.
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::HeaderName;
+use tokio::time::{Instant, Sleep, sleep};
 
+use super::flow::Flow;
 use super::headers::http_status_of_grpc;
 use super::record::Record;
+use super::signals::Answering;
 use super::upstream::{Pool, Sender};
 use crate::core::event::Outcome;
 
 pub const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
-/// A request's body on its way to the server.
-pub struct Counted {
-    inner: Option<Incoming>,
-    n_bytes: Arc<AtomicU64>,
+/// Why an answer ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum AnswerError {
+    #[error("the server's answer broke off")]
+    Server(#[source] hyper::Error),
+    #[error("the server was silent for too long in the middle of its answer")]
+    Silent,
 }
 
-impl Counted {
-    pub const fn new(inner: Incoming, n_bytes: Arc<AtomicU64>) -> Self {
-        Self {
-            inner: Some(inner),
-            n_bytes,
-        }
-    }
-
-    /// Of a request that has none.
-    pub const fn empty(n_bytes: Arc<AtomicU64>) -> Self {
-        Self {
-            inner: None,
-            n_bytes,
-        }
-    }
-}
-
-impl Body for Counted {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Some(inner) = &mut self.inner else {
-            return Poll::Ready(None);
-        };
-        let polled = Pin::new(inner).poll_frame(context);
-        if let Poll::Ready(Some(Ok(frame))) = &polled
-            && let Some(data) = frame.data_ref()
-        {
-            self.n_bytes
-                .fetch_add(data.remaining() as u64, Ordering::Relaxed);
-        }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.as_ref().is_none_or(Incoming::is_end_stream)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner
-            .as_ref()
-            .map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint)
-    }
-}
-
-/// An answer on its way to the client: the record ends with it.
+/// An answer's body.
 pub struct Measured {
     source: Source,
-    record: Option<Record>,
+    /// Until it is dropped the client's connection is not idle.
+    _answering: Option<Answering>,
 }
 
 enum Source {
-    Server {
-        body: Incoming,
-        /// The connection that it comes from, to be used again, and where it is kept.
-        connection: Option<(Sender, Arc<Pool>)>,
-    },
+    Server(Box<FromServer>),
     /// What the agent says itself.
     Agent(Option<Bytes>),
 }
 
+struct FromServer {
+    body: Incoming,
+    /// None once it has ended.
+    record: Option<Record>,
+    /// The connection that it comes from, to be used again, and where it is kept.
+    connection: Option<(Sender, Arc<Pool>)>,
+    silence: Option<Silence>,
+    broken: Option<AnswerError>,
+}
+
+/// How long the server may be silent, and since when it is.
+struct Silence {
+    allowed: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+    since: Option<Instant>,
+}
+
 impl Measured {
-    pub const fn from_server(
+    pub fn from_server(
         body: Incoming,
         record: Record,
         connection: Option<(Sender, Arc<Pool>)>,
+        silence: Option<Duration>,
     ) -> Self {
-        Self {
-            source: Source::Server { body, connection },
+        let mut from = FromServer {
+            body,
             record: Some(record),
+            connection,
+            silence: silence.map(|allowed| Silence {
+                allowed,
+                timer: None,
+                since: None,
+            }),
+            broken: None,
+        };
+        if from.body.is_end_stream() {
+            from.finish(Outcome::Completed);
+        }
+        Self {
+            source: Source::Server(Box::new(from)),
+            _answering: None,
         }
     }
 
-    /// The agent's own words, or none; the record goes elsewhere or ends here.
-    pub const fn from_agent(text: Bytes, record: Option<Record>) -> Self {
+    /// The agent's own words, or none.
+    pub const fn from_agent(text: Bytes) -> Self {
         Self {
             source: Source::Agent(Some(text)),
-            record,
+            _answering: None,
         }
     }
 
-    fn finish(&mut self, outcome: Outcome) {
-        if let Some(mut record) = self.record.take() {
-            record.end(outcome);
-        }
-        if let Source::Server { connection, .. } = &mut self.source
-            && let Some((sender, pool)) = connection.take()
-            && outcome == Outcome::Completed
-        {
-            pool.give_back(sender);
-        }
+    pub fn while_answering(mut self, answering: Answering) -> Self {
+        self._answering = Some(answering);
+        self
     }
 }
 
-impl Body for Measured {
-    type Data = Bytes;
-    type Error = hyper::Error;
+impl FromServer {
+    fn finish(&mut self, outcome: Outcome) {
+        let Some(mut record) = self.record.take() else {
+            return;
+        };
+        record.end(outcome);
+        let flow: &Flow = record.flow();
+        if let Some((sender, pool)) = self.connection.take()
+            && outcome == Outcome::Completed
+            && flow.is_whole()
+        {
+            pool.give_back(sender);
+        }
+        // an early answer: what is left of the request is nobody's
+        flow.give_up();
+    }
 
     fn poll_frame(
-        mut self: Pin<&mut Self>,
+        &mut self,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let body = match &mut self.source {
-            Source::Server { body, .. } => body,
-            Source::Agent(text) => {
-                let text = text.take().filter(|text| !text.is_empty());
-                return Poll::Ready(text.map(|text| Ok(Frame::data(text))));
-            }
-        };
-        let polled = Pin::new(body).poll_frame(context);
+    ) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        let polled = Pin::new(&mut self.body).poll_frame(context);
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
+                if let Some(silence) = &mut self.silence {
+                    silence.since = None;
+                }
                 if let Some(record) = &mut self.record {
                     if let Some(data) = frame.data_ref() {
                         record.add_response_bytes(data.remaining() as u64);
@@ -146,38 +138,86 @@ impl Body for Measured {
                         record.set_status(http_status_of_grpc(code));
                     }
                 }
+                // nobody asks for the end of a body whose length is known
+                if self.body.is_end_stream() {
+                    self.finish(Outcome::Completed);
+                }
             }
-            Poll::Ready(Some(Err(_))) => self.finish(Outcome::Aborted),
+            Poll::Ready(Some(Err(_))) => {
+                // a server whose connection breaks because the client's half did has done nothing wrong
+                let is_gone = self.record.as_ref().is_some_and(|it| it.flow().is_broken());
+                if is_gone {
+                    self.record = None;
+                } else {
+                    self.finish(Outcome::Aborted);
+                }
+                // at an error the library throws away what it has not written: it may write first
+                if let Poll::Ready(Some(Err(error))) = polled {
+                    self.broken = Some(AnswerError::Server(error));
+                }
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             Poll::Ready(None) => self.finish(Outcome::Completed),
-            Poll::Pending => {}
+            Poll::Pending => {
+                if let Some(silence) = &mut self.silence {
+                    ready!(silence.poll_over(context));
+                    self.finish(Outcome::TimedOut);
+                    return Poll::Ready(Some(Err(AnswerError::Silent)));
+                }
+            }
         }
-        polled
+        polled.map_err(AnswerError::Server)
+    }
+}
+
+impl Silence {
+    fn poll_over(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let deadline = *self.since.get_or_insert_with(Instant::now) + self.allowed;
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(sleep(self.allowed)));
+        loop {
+            ready!(timer.as_mut().poll(context));
+            if Instant::now() >= deadline {
+                return Poll::Ready(());
+            }
+            // it was set in an earlier silence
+            timer.as_mut().reset(deadline);
+        }
+    }
+}
+
+impl Body for Measured {
+    type Data = Bytes;
+    type Error = AnswerError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
+        match &mut self.source {
+            Source::Server(from) => from.poll_frame(context),
+            Source::Agent(text) => {
+                let text = text.take().filter(|text| !text.is_empty());
+                Poll::Ready(text.map(|text| Ok(Frame::data(text))))
+            }
+        }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.source {
-            Source::Server { body, .. } => body.is_end_stream(),
+            Source::Server(from) => from.body.is_end_stream(),
             Source::Agent(text) => text.as_ref().is_none_or(Bytes::is_empty),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
-            Source::Server { body, .. } => body.size_hint(),
+            Source::Server(from) => from.body.size_hint(),
             Source::Agent(text) => {
                 SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64))
             }
-        }
-    }
-}
-
-impl Drop for Measured {
-    fn drop(&mut self) {
-        // the library does not ask for the end of a body whose length it knows
-        if let Source::Server { body, .. } = &self.source
-            && body.is_end_stream()
-        {
-            self.finish(Outcome::Completed);
         }
     }
 }

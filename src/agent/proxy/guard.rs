@@ -1,117 +1,275 @@
-//! A client's connection, looked at before the HTTP library sees it: a head with both `Content-Length` and
-//! `Transfer-Encoding` is how one request is smuggled behind another, and the library would quietly drop the former.
+//! A client's connection, looked at before the HTTP library sees it. It holds a head back until it is whole, and lets
+//! through only what [`super::framing`] can read in one way; in place of any other head the library is given one that
+//! says why, and the exchange answers it in its turn, behind the answers to what came before.
 //!
-//! It follows heads and bodies of known length. After a chunked body it looks no further: the answer closes such a
-//! connection (see `exchange`), so that no other request can follow on it. HTTP/2 has no such ambiguity.
+//! It also keeps the time that the library does not: of a head that comes slowly, of a connection without requests. And
+//! it reads on for a moment after an early answer, since closing with unread input would reset the connection under it.
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
+use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until};
 
-/// A head that is longer is refused by the library with 431; here it is only no longer looked at.
-pub const MAX_HEAD_BYTES: usize = 64 * 1024;
+use super::framing::{Head, Place, Refusal, read_head};
+use super::signals::{Decision, Signals};
 
-/// How HTTP/2 begins.
-const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
+/// What the client sent while it is not known whether it is still HTTP: past it the client waits for the answer.
+const MAX_UNDECIDED: usize = 16 * 1024;
+/// A read that is not for the library's own buffer takes so much at a time.
+const READ_BYTES: usize = 4096;
+/// The library's buffer is used where it has this much room; its look at a connection's first bytes has less.
+const DIRECT_BYTES: usize = 1024;
+/// After an early answer the rest of the request is read and thrown away for this long or this much, so that the client
+/// reads the answer and not a reset. Then the connection is closed anyway.
+const LINGER_TIME: Duration = Duration::from_secs(5);
+const LINGER_BYTES: usize = 64 * 1024 * 1024;
 
-const REFUSAL: &[u8] = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: text/plain\r\n\
-content-length: 72\r\n\r\nContent-Length and Transfer-Encoding in one request are not taken here.\n";
+/// Marks the head that stands for a refused one. A client that sends it is not believed: there is the signal too.
+pub const REFUSED_HEADER: &str = "modelmeter-refused";
+const REFUSED_HEAD: &[u8] = b"GET / HTTP/1.1\r\nmodelmeter-refused: 1\r\nconnection: close\r\n\r\n";
 
-enum At {
-    /// In a head; its bytes so far.
-    Head(Vec<u8>),
-    /// In a body with this many bytes left.
-    Body(u64),
-    /// Not followed any more.
-    Opaque,
-    /// Refused; what is left to be written of the answer.
-    Refused(&'static [u8]),
+/// How long a client may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    pub head_bytes: usize,
+    /// From the first byte of a head to its last, and for the first one from the connection's start.
+    pub head: Duration,
+    pub idle: Duration,
 }
 
 /// The connection.
 pub struct Guarded<S> {
     stream: S,
-    at: At,
+    signals: Arc<Signals>,
+    patience: Patience,
+    place: Place,
+    /// Bytes that the library has not got yet; the first `n_ready` of them it may have.
+    held: BytesMut,
+    n_ready: usize,
+    /// Nothing more is read as HTTP.
+    is_refused: bool,
+    is_first: bool,
+    /// Since when the head at hand is being read, or none came.
+    since: Instant,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Set when the connection is being closed.
+    linger: Option<(Instant, usize)>,
 }
 
-impl<S> Guarded<S> {
-    pub const fn new(stream: S) -> Self {
+impl<S: AsyncRead + Unpin> Guarded<S> {
+    pub fn new(stream: S, signals: Arc<Signals>, patience: Patience) -> Self {
         Self {
             stream,
-            at: At::Head(Vec::new()),
+            signals,
+            patience,
+            place: Place::Head,
+            held: BytesMut::new(),
+            n_ready: 0,
+            is_refused: false,
+            is_first: true,
+            since: Instant::now(),
+            timer: None,
+            linger: None,
         }
     }
-}
 
-impl At {
-    fn follow(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            match self {
-                Self::Head(head) => {
-                    let searched = head.len().saturating_sub(3);
-                    head.extend_from_slice(bytes);
-                    let found = head[searched..]
-                        .windows(4)
-                        .position(|window| window == b"\r\n\r\n");
-                    let Some(end) = found.map(|at| searched + at + 4) else {
-                        if head.len() > MAX_HEAD_BYTES {
-                            *self = Self::Opaque;
-                        }
-                        return;
-                    };
-                    let n_after = head.len() - end;
-                    bytes = &bytes[bytes.len() - n_after..];
-                    let next = after_head(&head[..end]);
-                    *self = next;
-                }
-                Self::Body(left) => {
-                    let n = bytes
-                        .len()
-                        .min(usize::try_from(*left).unwrap_or(usize::MAX));
-                    *left -= n as u64;
-                    bytes = &bytes[n..];
-                    if *left == 0 {
-                        *self = Self::Head(Vec::new());
+    /// Follows new bytes; how many of them the library may have.
+    fn follow(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut at = 0;
+        while at < bytes.len() {
+            match self.place {
+                Place::Opaque => return Ok(bytes.len()),
+                Place::Undecided => break,
+                Place::Head => match read_head(&bytes[at..], self.patience.head_bytes) {
+                    Head::Partial => break,
+                    // HTTP/2 begins with a connection or not at all
+                    Head::Whole(_, Place::Opaque) if !self.is_first => {
+                        self.refuse(Refusal::Malformed);
+                        break;
                     }
+                    Head::Whole(length, place) => {
+                        at += length;
+                        self.place = place;
+                        self.is_first = false;
+                        self.since = Instant::now();
+                    }
+                    Head::Refused(refusal) => {
+                        self.refuse(refusal);
+                        break;
+                    }
+                },
+                before => match self.place.skip_body(&bytes[at..]) {
+                    Ok(n) => at += n,
+                    Err(refusal) if at == 0 => return Err(self.break_off(refusal)),
+                    Err(_) => {
+                        // first the head that stands before it; then this is looked at again
+                        self.place = before;
+                        break;
+                    }
+                },
+            }
+        }
+        Ok(at)
+    }
+
+    /// The head at hand is replaced by one that the exchange answers.
+    fn refuse(&mut self, refusal: Refusal) {
+        self.signals.refuse(refusal);
+        self.is_refused = true;
+    }
+
+    /// In the middle of a body there is no head to replace: the body ends in an error.
+    fn break_off(&mut self, refusal: Refusal) -> io::Error {
+        self.refuse(refusal);
+        io::Error::new(io::ErrorKind::InvalidData, refusal.told())
+    }
+
+    /// Looks at the held bytes behind those that are ready.
+    fn follow_held(&mut self) -> io::Result<()> {
+        let held = std::mem::take(&mut self.held);
+        let followed = self.follow(&held[self.n_ready..]);
+        self.held = held;
+        self.n_ready += followed?;
+        if self.is_refused {
+            self.held.truncate(self.n_ready);
+            self.held.extend_from_slice(REFUSED_HEAD);
+            self.n_ready = self.held.len();
+        }
+        Ok(())
+    }
+
+    /// Reads more into the held bytes. False at the end of the stream.
+    fn poll_hold(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let mut scratch = [0; READ_BYTES];
+        let mut buffer = ReadBuf::new(&mut scratch);
+        ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer))?;
+        if self.held.is_empty() {
+            self.since = Instant::now();
+        }
+        self.held.extend_from_slice(buffer.filled());
+        Poll::Ready(Ok(!buffer.filled().is_empty()))
+    }
+
+    /// Reads straight into the library's buffer, and holds back what it may not have yet.
+    fn poll_direct(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<bool>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        let new = &buffer.filled()[before..];
+        if new.is_empty() {
+            return Poll::Ready(Ok(false));
+        }
+        let n = self.follow(new)?;
+        if self.is_refused {
+            self.held.extend_from_slice(REFUSED_HEAD);
+            self.n_ready = self.held.len();
+        } else if n < new.len() {
+            self.since = Instant::now();
+            self.held.extend_from_slice(&new[n..]);
+        }
+        buffer.set_filled(before + n);
+        Poll::Ready(Ok(true))
+    }
+
+    /// The client is slow, or has nothing to ask: true when its time is over.
+    fn poll_overdue(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let is_in_head = self.is_first || !self.held.is_empty();
+            let allowed = if is_in_head {
+                self.patience.head
+            } else {
+                self.patience.idle
+            };
+            let deadline = self.since + allowed;
+            match &mut self.timer {
+                // one that is set earlier looks again when it comes, so that most requests need not touch it
+                Some(timer) if timer.deadline() <= deadline && !timer.is_elapsed() => {}
+                Some(timer) => timer.as_mut().reset(deadline),
+                None => self.timer = Some(Box::pin(sleep_until(deadline))),
+            }
+            let timer = self.timer.as_mut().expect("set above");
+            ready!(timer.as_mut().poll(context));
+            let now = Instant::now();
+            if now >= deadline {
+                if !self.signals.is_answering() {
+                    return Poll::Ready(());
                 }
-                Self::Opaque | Self::Refused(_) => return,
+                // what is slow is the answer
+                self.since = now;
             }
         }
     }
-}
 
-fn after_head(head: &[u8]) -> At {
-    if head == HTTP2_PREFACE {
-        return At::Opaque;
-    }
-    let (mut length, mut is_chunked, mut is_upgrade) = (None, false, false);
-    for line in head.split(|&byte| byte == b'\n') {
-        let Some(colon) = line.iter().position(|&byte| byte == b':') else {
-            continue;
-        };
-        let (name, value) = (line[..colon].trim_ascii(), line[colon + 1..].trim_ascii());
-        if name.eq_ignore_ascii_case(b"content-length") {
-            length = Some(
-                std::str::from_utf8(value)
-                    .ok()
-                    .and_then(|value| value.parse().ok())
-                    .unwrap_or(0),
-            );
-        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
-            is_chunked = true;
-        } else if name.eq_ignore_ascii_case(b"upgrade") {
-            is_upgrade = true;
+    /// Which protocol the connection goes on with is not known yet.
+    fn poll_undecided(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        loop {
+            match self.signals.poll_decision(context) {
+                Some(Decision::OtherProtocol) => self.place = Place::Opaque,
+                Some(Decision::StillHttp) => {
+                    self.place = Place::Head;
+                    self.since = Instant::now();
+                }
+                None if self.held.len() < MAX_UNDECIDED => {
+                    if ready!(self.poll_hold(context))? {
+                        continue;
+                    }
+                    return Poll::Ready(Ok(false));
+                }
+                None => return Poll::Pending,
+            }
+            self.follow_held()?;
+            return Poll::Ready(Ok(true));
         }
     }
-    match (length, is_chunked) {
-        (Some(_), true) => At::Refused(REFUSAL),
-        (None, true) => At::Opaque,
-        // what follows may be another protocol
-        (None, false) if is_upgrade => At::Opaque,
-        (None | Some(0), false) => At::Head(Vec::new()),
-        (Some(length), false) => At::Body(length),
+
+    /// Moves on: true when there may be something for the library, false at the end.
+    fn poll_more(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<bool>> {
+        if self.is_refused {
+            // the answer is on its way, and then the end
+            return Poll::Pending;
+        }
+        if self.place == Place::Undecided {
+            return self.poll_undecided(context);
+        }
+        let is_in_head = self.place == Place::Head;
+        if !is_in_head && !self.held.is_empty() {
+            self.follow_held()?;
+            return Poll::Ready(Ok(true));
+        }
+        if !is_in_head || self.held.is_empty() && buffer.remaining() >= DIRECT_BYTES {
+            match self.poll_direct(context, buffer) {
+                Poll::Pending if is_in_head => {}
+                polled => return polled,
+            }
+        } else {
+            match self.poll_hold(context) {
+                Poll::Pending => {}
+                Poll::Ready(Ok(true)) => {
+                    self.follow_held()?;
+                    return Poll::Ready(Ok(true));
+                }
+                polled => return polled,
+            }
+        }
+        ready!(self.poll_overdue(context));
+        if self.held.is_empty() {
+            return Poll::Ready(Ok(false));
+        }
+        self.refuse(Refusal::HeadTooSlow);
+        self.follow_held()?;
+        Poll::Ready(Ok(true))
     }
 }
 
@@ -121,25 +279,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guarded<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
         let this = &mut *self;
-        if !matches!(this.at, At::Refused(_)) {
-            ready!(Pin::new(&mut this.stream).poll_read(context, buffer))?;
-            this.at.follow(&buffer.filled()[before..]);
-        }
-        if let At::Refused(rest) = &mut this.at {
-            // the library must not see the head; the answer is ours, and the connection ends
-            buffer.set_filled(before);
-            while !rest.is_empty() {
-                let n = ready!(Pin::new(&mut this.stream).poll_write(context, rest))?;
-                *rest = &rest[n..];
+        let before = buffer.filled().len();
+        loop {
+            if this.n_ready > 0 {
+                let n = this.n_ready.min(buffer.remaining());
+                buffer.put_slice(&this.held[..n]);
+                this.held.advance(n);
+                this.n_ready -= n;
+                if this.held.is_empty() {
+                    // an idle connection keeps no buffer of ours
+                    this.held = BytesMut::new();
+                }
+                return Poll::Ready(Ok(()));
+            }
+            let is_open = ready!(this.poll_more(context, buffer))?;
+            if !is_open || buffer.filled().len() > before {
+                return Poll::Ready(Ok(()));
             }
         }
-        Poll::Ready(Ok(()))
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -165,54 +327,37 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn refuses(pieces: &[&[u8]]) -> bool {
-        let mut at = At::Head(Vec::new());
-        for piece in pieces {
-            at.follow(piece);
-        }
-        matches!(at, At::Refused(_))
-    }
-
-    const PLAIN: &[u8] = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nhello";
-    const SMUGGLING: &[u8] =
-        b"POST / HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
-
-    #[test]
-    fn the_answer_has_the_length_that_it_says() {
-        let text = String::from_utf8_lossy(REFUSAL);
-        let (_, body) = text.split_once("\r\n\r\n").expect("a head");
-        assert_eq!(body.len(), 72);
-    }
-
-    proptest! {
-        #[test]
-        fn a_smuggling_head_is_found_wherever_it_is_cut(n_before in 0..4_usize, cuts in prop::collection::vec(1..40_usize, 0..20)) {
-            let mut bytes = PLAIN.repeat(n_before);
-            bytes.extend_from_slice(SMUGGLING);
-            let mut pieces = Vec::new();
-            let mut rest = &bytes[..];
-            for cut in cuts {
-                let (piece, left) = rest.split_at(cut.min(rest.len()));
-                pieces.push(piece);
-                rest = left;
+        let this = &mut *self;
+        let (deadline, n_read) = match this.linger {
+            Some(lingering) => lingering,
+            None => {
+                ready!(Pin::new(&mut this.stream).poll_shutdown(context))?;
+                let is_owed = this.is_refused || this.place.is_in_body() || !this.held.is_empty();
+                if !is_owed {
+                    return Poll::Ready(Ok(()));
+                }
+                let deadline = Instant::now() + LINGER_TIME;
+                this.timer = Some(Box::pin(sleep_until(deadline)));
+                *this.linger.insert((deadline, 0))
             }
-            pieces.push(rest);
-            prop_assert!(refuses(&pieces));
-            prop_assert!(!refuses(&[&PLAIN.repeat(n_before + 1)]));
+        };
+        let mut n_read = n_read;
+        let mut scratch = [0; READ_BYTES];
+        while n_read < LINGER_BYTES {
+            let mut buffer = ReadBuf::new(&mut scratch);
+            match Pin::new(&mut this.stream).poll_read(context, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                    n_read += buffer.filled().len();
+                    this.linger = Some((deadline, n_read));
+                }
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
+                Poll::Pending => {
+                    let timer = this.timer.as_mut().expect("set with the deadline");
+                    ready!(timer.as_mut().poll(context));
+                    return Poll::Ready(Ok(()));
+                }
+            }
         }
-
-        #[test]
-        fn any_bytes_are_followed(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-            refuses(&[&bytes]);
-        }
+        Poll::Ready(Ok(()))
     }
 }

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
+use hyper::body::Body;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::http::uri::{Authority, Scheme};
+use hyper::{Request, Uri};
 
 use crate::clock;
 
@@ -12,51 +16,132 @@ const MAX_BEFORE_US: i64 = 3_600_000_000;
 /// How far the front door's clock may be ahead of ours before its header is not believed; less than this is no time.
 const MAX_SKEW_US: i64 = 1_000_000;
 
-/// Meant for the next hop alone, by RFC 9110 section 7.6.1.
-const HOP_BY_HOP: [HeaderName; 5] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
+/// Never taken out because `Connection` names them: without these a message means something else.
+const END_TO_END: [HeaderName; 4] = [
+    header::HOST,
+    header::CONTENT_LENGTH,
+    header::CONTENT_TYPE,
+    header::TE,
 ];
+
+/// Whether a header is meant for the next hop alone, by RFC 9110 section 7.6.1.
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    // the length first: it is told without looking at the name
+    match name.as_str().len() {
+        2 => name == header::TE,
+        7 => name == header::UPGRADE,
+        10 => name == header::CONNECTION || name == "keep-alive",
+        16 => name == "proxy-connection",
+        17 => name == header::TRANSFER_ENCODING,
+        _ => false,
+    }
+}
 
 /// Takes out what was meant for the agent alone, and whatever `Connection` names. `TE: trailers` stays: gRPC needs it.
 pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
+    // one look over all is cheaper than a search for each, and most messages have none
+    let found: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| is_hop_by_hop(name))
+        .cloned()
         .collect();
-    for name in named.iter().filter(|name| **name != header::TE) {
-        headers.remove(name);
-    }
-    for name in &HOP_BY_HOP {
-        headers.remove(name);
+    if found.is_empty() {
+        return;
     }
     let wants_trailers = headers
         .get_all(header::TE)
         .iter()
         .any(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers"));
-    headers.remove(header::TE);
+    let connection: Vec<HeaderValue> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .cloned()
+        .collect();
+    let named = connection
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse::<HeaderName>().ok());
+    for name in named.filter(|name| !END_TO_END.contains(name)) {
+        headers.remove(name);
+    }
+    for name in found {
+        headers.remove(name);
+    }
     if wants_trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
 }
 
-/// The protocol that the client wants to change to, if it does.
-pub fn wanted_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
+/// The protocol that the client wants to change to, if it does. HTTP/2 by this way is not taken up, nor anything behind a
+/// body: there it would not be plain where the one ends and the other begins.
+pub fn wanted_upgrade<B: Body>(request: &Request<B>) -> Option<HeaderValue> {
+    let headers = request.headers();
+    let protocol = headers.get(header::UPGRADE)?;
     let is_wanted = headers
         .get_all(header::CONNECTION)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .any(|name| name.trim().eq_ignore_ascii_case("upgrade"));
-    is_wanted
-        .then(|| headers.get(header::UPGRADE).cloned())
-        .flatten()
+    let is_possible =
+        request.body().is_end_stream() && !protocol.as_bytes().eq_ignore_ascii_case(b"h2c");
+    (is_wanted && is_possible).then(|| protocol.clone())
+}
+
+pub fn is_grpc(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// HTTP/2 may send a cookie in pieces; HTTP/1.1 has one line for it.
+pub fn join_cookies(headers: &mut HeaderMap) {
+    let mut pieces = headers.get_all(header::COOKIE).iter();
+    if pieces.next().is_none() || pieces.next().is_none() {
+        return;
+    }
+    let all: Vec<&[u8]> = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    if let Ok(joined) = HeaderValue::from_bytes(&all.join(&b"; "[..])) {
+        headers.insert(header::COOKIE, joined);
+    }
+}
+
+/// HTTP/2 names the host in its address, HTTP/1.1 in a header. An address that names one wins, as RFC 9112 asks.
+pub fn name_host(parts: &mut Parts) {
+    if let Some(authority) = parts.uri.authority()
+        && let Ok(host) = HeaderValue::from_str(authority.as_str())
+    {
+        parts.headers.insert(header::HOST, host);
+    }
+}
+
+/// The address without the host: what a server, not a proxy, is asked for.
+pub fn path_of(parts: &Parts) -> Uri {
+    if parts.uri.authority().is_none() && parts.uri.scheme().is_none() {
+        return parts.uri.clone();
+    }
+    parts
+        .uri
+        .path_and_query()
+        .map_or_else(|| Uri::from_static("/"), |path| Uri::from(path.clone()))
+}
+
+/// The address with the host that a header names.
+pub fn with_authority(parts: &Parts) -> Uri {
+    let host = parts.headers.get(header::HOST);
+    let authority = host
+        .and_then(|host| host.to_str().ok())
+        .and_then(|host| host.parse::<Authority>().ok())
+        .unwrap_or_else(|| Authority::from_static("localhost"));
+    let mut uri = path_of(parts).into_parts();
+    uri.scheme = Some(Scheme::HTTP);
+    uri.authority = Some(authority);
+    Uri::from_parts(uri).unwrap_or_default()
 }
 
 /// How long before now the request had arrived at the front door: `t=` or a bare number, in seconds, milliseconds or
@@ -143,7 +228,8 @@ mod tests {
     fn hop_by_hop_headers_stop_here() {
         let mut headers = HeaderMap::new();
         for (name, value) in [
-            ("connection", "X-Foo, close"),
+            ("connection", "X-Foo, close, Host"),
+            ("host", "model"),
             ("x-foo", "1"),
             ("keep-alive", "5"),
             ("te", "trailers"),
@@ -155,6 +241,6 @@ mod tests {
         remove_hop_by_hop(&mut headers);
         let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
-        assert_eq!(names, ["te", "traceparent", "x-forwarded-for"]);
+        assert_eq!(names, ["host", "te", "traceparent", "x-forwarded-for"]);
     }
 }

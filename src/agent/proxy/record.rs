@@ -2,11 +2,12 @@
 //! that no way out of the proxy forgets it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::flow::Flow;
 use crate::agent::meter::{Meter, Ticket};
 use crate::clock;
 use crate::core::event::{OptionalMicros, Outcome, RequestEvent, Status};
@@ -14,9 +15,19 @@ use crate::core::event::{OptionalMicros, Outcome, RequestEvent, Status};
 /// What nginx writes for a client that went away before its answer.
 const CLIENT_GONE: i64 = 499;
 
+/// What is written for a request that the agent's own end cut off before its answer had begun.
+const CUT_OFF: i64 = 503;
+
+/// Where records go.
+pub struct Records {
+    pub meter: Arc<Meter>,
+    /// The drain's time is over: what is dropped now, the agent cut off, and no client went away.
+    pub is_cutting: AtomicBool,
+}
+
 /// One request under way.
 pub struct Record {
-    meter: Arc<Meter>,
+    records: Arc<Records>,
     ticket: Option<Ticket>,
     /// When the agent had read its head.
     accepted: Instant,
@@ -26,7 +37,7 @@ pub struct Record {
     is_cold: bool,
     handed_over: Option<Instant>,
     first_byte: Option<Instant>,
-    request_bytes: Arc<AtomicU64>,
+    flow: Arc<Flow>,
     response_bytes: u64,
     status: Option<i64>,
     outcome: Option<Outcome>,
@@ -35,11 +46,11 @@ pub struct Record {
 }
 
 impl Record {
-    pub fn new(meter: Arc<Meter>, before: Duration) -> Self {
+    pub fn new(records: Arc<Records>, before: Duration) -> Self {
         let accepted = Instant::now();
-        let ticket = Some(meter.begin(accepted));
+        let ticket = Some(records.meter.begin(accepted));
         Self {
-            meter,
+            records,
             ticket,
             accepted,
             before,
@@ -47,7 +58,7 @@ impl Record {
             is_cold: false,
             handed_over: None,
             first_byte: None,
-            request_bytes: Arc::default(),
+            flow: Arc::default(),
             response_bytes: 0,
             status: None,
             outcome: None,
@@ -77,9 +88,9 @@ impl Record {
         self.status = Some(i64::from(status));
     }
 
-    /// Counts the bytes of the request's body.
-    pub fn request_bytes(&self) -> Arc<AtomicU64> {
-        self.request_bytes.clone()
+    /// What is known of the request's body.
+    pub const fn flow(&self) -> &Arc<Flow> {
+        &self.flow
     }
 
     pub const fn add_response_bytes(&mut self, n: u64) {
@@ -103,22 +114,26 @@ impl Drop for Record {
         let now = Instant::now();
         let (status, outcome) = match self.outcome {
             Some(outcome) => (self.status, outcome),
+            None if self.records.is_cutting.load(Ordering::Relaxed) => {
+                (self.status.or(Some(CUT_OFF)), Outcome::Aborted)
+            }
             None => (Some(CLIENT_GONE), Outcome::ClientGone),
         };
+        let meter = &self.records.meter;
         let cold = self.cold.unwrap_or_default();
         let queue = self
             .handed_over
             .map(|at| (self.before + (at - self.accepted)).saturating_sub(cold));
         let micros = |duration: Option<Duration>| OptionalMicros::from(duration.map(micros_of));
         let ticket = self.ticket.take();
-        self.meter.record(RequestEvent {
+        meter.record(RequestEvent {
             finished_at_us: clock::now_us(),
             end_to_end_us: micros_of(self.before + (now - self.accepted)),
             inference_us: micros(self.handed_over.map(|at| now - at)),
             first_byte_us: micros(self.first_byte.map(|at| self.before + (at - self.accepted))),
             queue_us: micros(queue),
             cold_start_us: micros(self.cold),
-            request_bytes: self.request_bytes.load(Ordering::Relaxed),
+            request_bytes: self.flow.n_bytes(),
             response_bytes: self.response_bytes,
             in_flight: ticket.as_ref().map_or(0, |ticket| ticket.in_flight),
             status: status.map_or(Status::NONE, Status::from_code),
@@ -126,7 +141,7 @@ impl Drop for Record {
             cold_start: self.is_cold,
         });
         if let Some(ticket) = ticket {
-            self.meter.end(ticket, now);
+            meter.end(ticket, now);
         }
     }
 }

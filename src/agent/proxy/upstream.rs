@@ -1,24 +1,34 @@
 //! The one model server behind the agent: connections to it, kept open and used again.
 
 use std::io;
+use std::pin::Pin;
 use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::body::Counted;
+use super::flow::Counted;
 
 /// The server is beside the agent: a connection that takes longer is not one.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Idle connections that are kept; a model server has tens of requests at once.
 const MAX_IDLE: usize = 256;
+
+/// A connection that was idle for longer is closed, and not used again.
+const IDLE_TIME: Duration = Duration::from_secs(60);
+
+/// One that was idle for longer is looked at before it is used: servers close theirs after seconds, and a request that
+/// may not be sent twice would be lost on it.
+const LOOK_AFTER: Duration = Duration::from_millis(5);
 
 /// Where the model server is, and what it speaks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,9 +88,14 @@ pub enum UpstreamError {
 /// Connections to the server.
 pub struct Pool {
     pub upstream: Upstream,
-    idle: Mutex<Vec<Sender>>,
+    idle: Mutex<Vec<Idle>>,
     /// One connection carries every HTTP/2 request.
     http2: tokio::sync::Mutex<Option<http2::SendRequest<Counted>>>,
+}
+
+struct Idle {
+    sender: Sender,
+    since: Instant,
 }
 
 /// A connection for one HTTP/1.1 request.
@@ -104,7 +119,17 @@ impl Pool {
     /// # Errors
     /// When the server takes no connection.
     pub async fn take(&self) -> Result<Taken, UpstreamError> {
-        while let Some(mut sender) = self.pop() {
+        let mut has_looked = false;
+        while let Some(Idle { mut sender, since }) = self.pop() {
+            let idle_for = since.elapsed();
+            if idle_for > IDLE_TIME {
+                continue;
+            }
+            if idle_for > LOOK_AFTER && !has_looked {
+                // the runtime hears from the sockets meanwhile, and each connection's task of its end
+                tokio::task::yield_now().await;
+                has_looked = true;
+            }
             if !sender.is_closed() && sender.ready().await.is_ok() {
                 return Ok(Taken {
                     sender,
@@ -112,7 +137,8 @@ impl Pool {
                 });
             }
         }
-        self.connect().await
+        // boxed: most requests find one, and carry this future's room for nothing
+        Box::pin(self.connect()).await
     }
 
     /// A new connection.
@@ -121,7 +147,7 @@ impl Pool {
     /// When the server takes none.
     pub async fn connect(&self) -> Result<Taken, UpstreamError> {
         let (sender, connection) = http1::Builder::new()
-            .handshake(TokioIo::new(self.dial().await?))
+            .handshake(TokioIo::new(Deaf::new(self.dial().await?)))
             .await?;
         tokio::spawn(async move {
             // whoever uses the connection hears of its end by itself
@@ -133,15 +159,21 @@ impl Pool {
         })
     }
 
-    /// Keeps a connection whose answer was read to its end.
+    /// Keeps a connection whose request was sent and whose answer was read to its end.
     pub fn give_back(&self, sender: Sender) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if !sender.is_closed() && idle.len() < MAX_IDLE {
-            idle.push(sender);
+        if sender.is_closed() {
+            return;
         }
+        if idle.len() == MAX_IDLE {
+            // the one that was idle longest; the last is used first
+            idle.remove(0);
+        }
+        let since = Instant::now();
+        idle.push(Idle { sender, since });
     }
 
-    fn pop(&self) -> Option<Sender> {
+    fn pop(&self) -> Option<Idle> {
         self.idle
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -156,21 +188,35 @@ impl Pool {
         &self,
         request: Request<Counted>,
     ) -> Result<Response<Incoming>, UpstreamError> {
-        let mut sender = {
-            let mut kept = self.http2.lock().await;
-            match &*kept {
-                Some(sender) if !sender.is_closed() => sender.clone(),
-                _ => {
-                    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-                        .handshake(TokioIo::new(self.dial().await?))
-                        .await?;
-                    tokio::spawn(connection);
-                    kept.insert(sender).clone()
-                }
-            }
+        let mut sender = self.http2().await?;
+        let mut error = match sender.try_send_request(request).await {
+            Ok(response) => return Ok(response),
+            Err(error) => error,
         };
-        sender.ready().await?;
-        Ok(sender.send_request(request).await?)
+        // what never left on an ending connection goes out on the next
+        let Some(unsent) = error.take_message() else {
+            return Err(error.into_error().into());
+        };
+        let mut sender = self.http2().await?;
+        Ok(sender.send_request(unsent).await?)
+    }
+
+    async fn http2(&self) -> Result<http2::SendRequest<Counted>, UpstreamError> {
+        let mut kept = self.http2.lock().await;
+        if let Some(sender) = &*kept {
+            let mut sender = sender.clone();
+            if !sender.is_closed() && sender.ready().await.is_ok() {
+                return Ok(sender);
+            }
+        }
+        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+            .handshake(TokioIo::new(self.dial().await?))
+            .await?;
+        tokio::spawn(async move {
+            // whoever waits on a stream of it hears of its end by itself
+            let _ = connection.await;
+        });
+        Ok(kept.insert(sender).clone())
     }
 
     async fn dial(&self) -> Result<TcpStream, UpstreamError> {
@@ -183,6 +229,89 @@ impl Pool {
         .map_err(UpstreamError::Connect)?;
         stream.set_nodelay(true).map_err(UpstreamError::Connect)?;
         Ok(stream)
+    }
+}
+
+/// A connection that goes on reading when it can no longer be written to. A server may answer early and close while the
+/// request is still being sent; the library would give up at the failed write, with the answer unread.
+struct Deaf<S> {
+    stream: S,
+    is_deaf: bool,
+}
+
+impl<S> Deaf<S> {
+    const fn new(stream: S) -> Self {
+        Self {
+            stream,
+            is_deaf: false,
+        }
+    }
+
+    /// A failed write is taken for a whole one: the reading side tells how it ends.
+    fn written(
+        &mut self,
+        n_bytes: usize,
+        polled: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        match polled {
+            Poll::Ready(Err(_)) => {
+                self.is_deaf = true;
+                Poll::Ready(Ok(n_bytes))
+            }
+            polled => polled,
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Deaf<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Deaf<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.is_deaf {
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        let polled = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.written(bytes.len(), polled)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let n_bytes = slices.iter().map(|slice| slice.len()).sum();
+        if self.is_deaf {
+            return Poll::Ready(Ok(n_bytes));
+        }
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.written(n_bytes, polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_deaf {
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 
