@@ -1,9 +1,9 @@
 //! The Kafka client of the publisher's thread: takes messages, tells what became of each. Its queue and memory are bounded;
 //! it never waits. Which message is given to it when is the publisher's.
 
-use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
@@ -155,15 +155,24 @@ impl Client {
         }
     }
 
-    /// Lets the client work for this long, and tells what it has learned.
+    /// Waits this long, while the client works on threads of its own, and tells what it has learned. The wait is not the
+    /// client's: rdkafka 0.39 spins through the last millisecond of one.
     pub fn poll(&self, pause: Duration) -> Vec<(u64, Answer)> {
-        self.producer.poll(pause);
-        let mut answers = self
-            .answers
-            .answers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        mem::take(&mut *answers)
+        thread::sleep(pause);
+        let mut all = Vec::new();
+        loop {
+            // one event, which answers a batch of messages
+            self.producer.poll(Duration::ZERO);
+            let mut answers = self
+                .answers
+                .answers
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            if answers.is_empty() {
+                return all;
+            }
+            all.append(&mut answers);
+        }
     }
 
     /// An idempotent client that lost its place gives up for good; a new one takes over, and what was under way comes back.
