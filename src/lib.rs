@@ -46,5 +46,6 @@ pub mod local;
 pub mod probes;
 pub mod processor;
 pub mod replay;
+pub mod rfc3339;
 pub mod store;
 pub mod telemetry;

@@ -36,7 +36,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Panels and lists read at once: a panel asks three or four queries, a list reads a whole table, and the engine has a few cores.
 /// Others wait their turn.
 pub const MAX_PANELS: usize = 4;
-/// A panel is some 60 ms; one that waits longer than this for its turn is told so.
+/// A panel is some hundred milliseconds; one that waits longer than this for its turn is told so.
 const TURN_DEADLINE: Duration = Duration::from_secs(5);
 /// One query. Also ClickHouse's own limit, so that nothing runs on for nobody.
 const QUERY_SECONDS: u64 = 10;

@@ -3,6 +3,7 @@
 
 use super::error::ApiError;
 use super::range::{Asked, Preset};
+use crate::rfc3339::rfc3339_us;
 
 /// Ids are at most this long on the wire too.
 const MAX_ID_BYTES: usize = 128;
@@ -135,33 +136,11 @@ fn seconds(name: &str, text: &str) -> Result<u32, ApiError> {
     })
 }
 
-/// Only UTC, only whole seconds: that is how the page writes times.
+/// Only UTC, only whole seconds, no leap second: that is how the page writes times.
 fn rfc3339(text: &str) -> Option<u32> {
-    let shape = b"dddd-dd-ddTdd:dd:ddZ";
-    let fits = |(byte, wanted): (u8, &u8)| match wanted {
-        b'd' => byte.is_ascii_digit(),
-        _ => byte == *wanted,
-    };
-    if text.len() != shape.len() || !text.bytes().zip(shape).all(fits) {
-        return None;
-    }
-    let part = |from: usize, to: usize| text[from..to].parse::<i64>().ok();
-    let (year, month, day) = (part(0, 4)?, part(5, 7)?, part(8, 10)?);
-    let (hour, minute, second) = (part(11, 13)?, part(14, 16)?, part(17, 19)?);
-    if !(1..=12).contains(&month)
-        || !(1..=31).contains(&day)
-        || hour > 23
-        || minute > 59
-        || second > 59
-    {
-        return None;
-    }
-    // Howard Hinnant's days_from_civil: years begin in March, so that a leap day is the last of its year.
-    let year = if month <= 2 { year - 1 } else { year };
-    let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
-    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let days = era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468;
-    u32::try_from(days * 86_400 + hour * 3600 + minute * 60 + second).ok()
+    let is_plain = matches!(text.as_bytes(), [.., b'T', _, _, b':', _, _, b':', b'0'..=b'5', _, b'Z'] if text.len() == 20);
+    let us = is_plain.then(|| rfc3339_us(text)).flatten()?;
+    u32::try_from(us / 1_000_000).ok()
 }
 
 #[cfg(test)]
@@ -229,6 +208,9 @@ mod tests {
             ("2106-02-07T06:28:16Z", None),
             ("1969-12-31T23:59:59Z", None),
             ("2023-11-14 22:13:20Z", None),
+            ("2023-11-14T22:13:60Z", None),
+            ("2023-11-14T22:13:20.5Z", None),
+            ("2023-02-29T00:00:00Z", None),
         ] {
             assert_eq!(rfc3339(text), expected, "{text}");
         }

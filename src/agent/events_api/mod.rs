@@ -2,7 +2,6 @@
 //! [`parse`] is what a body may say. It never waits for Kafka or the disk: a full queue is answered at once.
 
 pub mod parse;
-pub mod time;
 
 use std::convert::Infallible;
 use std::io;

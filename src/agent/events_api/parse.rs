@@ -6,9 +6,9 @@ use std::fmt;
 
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use super::time::rfc3339_us;
 use crate::bus::avro::limits::MAX_EVENTS_PER_BATCH;
 use crate::core::event::{OptionalMicros, Outcome, RequestEvent, Status};
+use crate::rfc3339::rfc3339_us;
 
 /// The processor's rule: older is refused there.
 const OLDEST_US: i64 = 48 * 3600 * 1_000_000;
