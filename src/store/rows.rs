@@ -81,21 +81,13 @@ fn encode_rows(delta: Delta<'_>, partition: i32, ledger: &str) -> Chunk {
 
 /// A chunk of one ledger row `[at, at)`: it covers nothing and says that the table begins or goes on here.
 pub fn encode_heartbeat(table: Table, partition: i32, ledger: &str, at: u64, epoch: i32) -> Chunk {
-    let mut building = Columns::new(columns(table), 1);
     let row = LedgerRow {
         from: at,
         to: at,
         epoch,
         ..LedgerRow::default()
     };
-    encode_ledger_row(
-        table,
-        partition.cast_unsigned(),
-        ledger,
-        &row,
-        &mut building,
-    );
-    building.finish()
+    encode_ledger_alone(table, partition, ledger, &row)
 }
 
 /// A chunk of one ledger row that counts `[from, to)` as lost: what an operator says when the messages are gone.
@@ -106,7 +98,6 @@ pub fn encode_gap(
     (from, to): (u64, u64),
     epoch: i32,
 ) -> Chunk {
-    let mut building = Columns::new(columns(table), 1);
     let row = LedgerRow {
         from,
         to,
@@ -114,13 +105,12 @@ pub fn encode_gap(
         gap: to - from,
         ..LedgerRow::default()
     };
-    encode_ledger_row(
-        table,
-        partition.cast_unsigned(),
-        ledger,
-        &row,
-        &mut building,
-    );
+    encode_ledger_alone(table, partition, ledger, &row)
+}
+
+fn encode_ledger_alone(table: Table, partition: i32, ledger: &str, row: &LedgerRow) -> Chunk {
+    let mut building = Columns::new(columns(table), 1);
+    encode_ledger_row(table, partition.cast_unsigned(), ledger, row, &mut building);
     building.finish()
 }
 
