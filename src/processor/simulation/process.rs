@@ -1,11 +1,15 @@
 //! A simulated process: the real intake, heads and delivery, and in small steps what the worker's loop, the engine and the
 //! writer do between them. A step is what a crash, a pause or another process can come between.
 
+mod looking;
+
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
+
+use looking::Looking;
 
 use super::log::{Entry, Log};
 use super::tables::{Statement, Tables};
@@ -16,12 +20,12 @@ use crate::config::{KafkaArgs, TopicArgs};
 use crate::core::delta::FlushKind;
 use crate::core::ids::IdLimits;
 use crate::core::ledger::Ledger;
-use crate::core::recovery::{Recovery, recover};
+use crate::core::recovery::Recovery;
 use crate::core::table::{Source, Stream, Table, Tier};
 use crate::processor::delivery::Delivery;
 use crate::processor::heads::Heads;
 use crate::processor::intake::Intake;
-use crate::processor::protocol::{Assignment, Report, WorkerSetup};
+use crate::processor::protocol::{Report, WorkerSetup};
 use crate::processor::share::{Share, ShareKind};
 use crate::processor::status::Status;
 use crate::replay::model::random::Random;
@@ -78,12 +82,6 @@ enum Doing {
         Result<(), InsertError>,
         HashMap<i32, Ledger>,
     ),
-}
-
-struct Looking {
-    sources: Vec<Source>,
-    left: Vec<Table>,
-    ledgers: Vec<(Table, HashMap<i32, Ledger>)>,
 }
 
 /// What follows a delivery.
@@ -388,30 +386,6 @@ impl Process {
         Ok(())
     }
 
-    fn hand_out(
-        &mut self,
-        source: Source,
-        mut recovery: Recovery,
-        log_end: u64,
-        defect: Option<Defect>,
-    ) {
-        if defect == Some(Defect::StartAtAnothersLedger) {
-            for table in &mut recovery.tables {
-                table.from = recovery.start;
-            }
-        }
-        self.generation += 1;
-        self.owned.insert(source, self.generation);
-        self.intake.own(Assignment {
-            source,
-            generation: self.generation,
-            recovery,
-            ledger: self.heads.ledger(source.stream),
-            log_end,
-        });
-        self.outdate();
-    }
-
     /// The worker's batch belongs to the assignment before.
     fn outdate(&mut self) {
         self.fetched = None;
@@ -441,47 +415,6 @@ impl Process {
         self.intake.disown_all();
         self.outdate();
     }
-
-    fn look(&mut self, mut looking: Looking, world: &mut World) -> Result<(), Failure> {
-        if !world.is_calm && world.random.is_hit(0.1) {
-            self.doing = Doing::Looking(looking);
-            return Ok(());
-        }
-        if let Some(table) = looking.left.pop() {
-            let stream = table.stream();
-            self.heads.set_ledger(stream, ledger_of(stream));
-            let partitions = looking.partitions(stream);
-            let found = world.tables.ledgers(table, &ledger_of(stream), &partitions);
-            looking.ledgers.push((table, found));
-            self.doing = Doing::Looking(looking);
-            return Ok(());
-        }
-        let mut recovered = Vec::new();
-        for &source in &looking.sources {
-            let of_stream = looking
-                .ledgers
-                .iter()
-                .filter(|(table, _)| table.stream() == source.stream);
-            let ledgers: Vec<(Table, Option<Ledger>)> = of_stream
-                .map(|(table, found)| (*table, found.get(&source.partition).copied()))
-                .collect();
-            let log = world.logs[&source].ends();
-            let recovery = recover(&ledgers, log)?;
-            self.heads.adopt(source, &recovery);
-            let of_tables = recovery.tables.iter();
-            self.days.extend(
-                of_tables.filter_map(|start| Some(((source, start.table), start.ingested?))),
-            );
-            recovered.push((source, recovery, log.end));
-        }
-        let of_recovered: Vec<(Source, Recovery)> = recovered
-            .iter()
-            .map(|(source, recovery, _)| (*source, recovery.clone()))
-            .collect();
-        let first = self.heads.first_rows(&of_recovered, world.today);
-        self.doing = Doing::Sending(Delivery::new(first), After::HandOut(recovered));
-        Ok(())
-    }
 }
 
 /// Tells the group how far a partition is stored, which must be so in every table that the flush was for.
@@ -504,26 +437,6 @@ fn commit(
     }
     world.logs.get_mut(&source).expect("a log").committed = Some(position);
     Ok(())
-}
-
-impl Looking {
-    fn at(sources: Vec<Source>) -> Self {
-        let mut left: Vec<Table> = Table::ALL.to_vec();
-        left.retain(|table| sources.iter().any(|source| source.stream == table.stream()));
-        Self {
-            sources,
-            left,
-            ledgers: Vec::new(),
-        }
-    }
-
-    fn partitions(&self, stream: Stream) -> Vec<i32> {
-        self.sources
-            .iter()
-            .filter(|source| source.stream == stream)
-            .map(|source| source.partition)
-            .collect()
-    }
 }
 
 pub fn topics() -> TopicArgs {
