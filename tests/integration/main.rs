@@ -14,6 +14,7 @@ mod hand_counted;
 mod migrate;
 mod processor;
 mod producer;
+mod producers;
 mod queries;
 mod replay;
 mod replica_views;
