@@ -19,7 +19,7 @@ use super::{ProcessorArgs, cores};
 use crate::bus::avro::SchemaRegistry;
 use crate::bus::broker::Broker;
 use crate::bus::dead_letters::{DeadLetter, DeadLetters};
-use crate::bus::member::{Member, Membership, topic_of};
+use crate::bus::member::{Commit, Member, Membership, topic_of};
 use crate::config::{StoreAddress, TopicArgs};
 use crate::core::delta::FlushKind;
 use crate::core::table::Source;
@@ -183,23 +183,38 @@ impl Engine {
         } = self.collect(kind).await?;
         // a dead letter is acknowledged before the insert that covers it: at least once
         self.bury(dead_letters).await;
+        let has_rows = flushes.iter().any(|flush| !flush.deltas.is_empty());
+        // asked after the messages were read, so that an id that is still the old one vouches for them
+        let mut to_begin_again = if has_rows || kind == FlushKind::Full {
+            self.of_topics_made_anew().await
+        } else {
+            Vec::new()
+        };
         let flushes = flushes
             .into_iter()
             .filter(|flush| self.owned.get(&flush.source) == Some(&flush.generation))
+            .filter(|flush| !to_begin_again.contains(&flush.source))
             .collect();
         let written = self.writer.write(flushes).await?;
         // ── stored: a crash before the commit below leaves a commit that is behind, which nobody reads from ──
-        if let Some(member) = &self.member {
-            member.commit(written.positions);
-        }
-        let mut to_begin_again = written.fenced;
+        self.commit(&written.positions);
+        to_begin_again.extend(written.fenced);
         if kind == FlushKind::Full {
             to_begin_again.extend(self.writer.keep_ledgers_young().await?);
-            to_begin_again.extend(self.of_topics_made_anew().await);
             to_begin_again.extend(self.answering().await);
             self.look_for_topics().await;
         }
         self.begin_again(to_begin_again).await
+    }
+
+    fn commit(&self, positions: &[(Source, u64)]) {
+        let Some(member) = &self.member else { return };
+        let of = |&(source, offset): &(Source, u64)| Commit {
+            source,
+            offset,
+            ledger: self.writer.ledger(source.stream),
+        };
+        member.commit(positions.iter().map(of).collect());
     }
 
     async fn collect(&mut self, kind: FlushKind) -> anyhow::Result<WorkerFlush> {

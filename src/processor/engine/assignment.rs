@@ -5,11 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::anyhow;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Engine;
 use crate::bus::broker::BrokerError;
-use crate::bus::member::topic_of;
 use crate::core::ledger::Ledger;
 use crate::core::recovery::{Log, Recovery, recover};
 use crate::core::table::{Source, Stream, Table};
@@ -18,6 +17,10 @@ use crate::processor::protocol::{Assignment, Command};
 /// How long ledgers and logs are asked for after an assignment before the process ends and leaves it to another.
 const RECOVERY_PATIENCE: Duration = Duration::from_secs(60);
 const RECOVERY_RETRY: Duration = Duration::from_millis(500);
+
+/// How long a flush waits for Kafka to name a topic's id. While Kafka is away nothing new is read either, so that what was
+/// read before is stored without the answer: a last flush must not be lost for it.
+const ID_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How often a partition whose first ledger rows were fenced is tried anew: each time somebody else had just written.
 const MAX_RECOVERIES: u32 = 5;
@@ -130,8 +133,7 @@ impl Engine {
             if partitions.is_empty() {
                 continue;
             }
-            let (topic_id, logs) = self.ask_broker(stream, &partitions).await?;
-            let ledger = self.ledger_of(stream, &topic_id);
+            let (ledger, logs) = self.ask_broker(stream, &partitions).await?;
             self.writer.set_ledger(stream, Arc::from(ledger));
             let ledgers = self.writer.read_ledgers(stream, &partitions).await?;
             for (partition, log) in partitions.into_iter().zip(logs) {
@@ -152,6 +154,7 @@ impl Engine {
         Ok(recovered)
     }
 
+    /// The topic's ledger, `<topic>/<topic id>`, and what the log of each partition has.
     async fn ask_broker(
         &self,
         stream: Stream,
@@ -160,44 +163,44 @@ impl Engine {
         let broker = self.broker.clone();
         let partitions = partitions.to_vec();
         let asked = tokio::task::spawn_blocking(move || {
-            let topic_id = broker.topic_id(stream)?;
+            let ledger = broker.ledger(stream)?;
             let logs = partitions
                 .into_iter()
-                .map(|partition| broker.log(Source { stream, partition }))
+                .map(|partition| broker.log(Source { stream, partition }, &ledger))
                 .collect::<Result<Vec<_>, _>>()?;
-            Ok::<_, BrokerError>((topic_id, logs))
+            Ok::<_, BrokerError>((ledger, logs))
         });
         Ok(asked.await??)
     }
 
     /// Our partitions of a topic that was deleted and made again under its name since the assignment: its offsets mean
-    /// other messages now.
+    /// other messages now, and librdkafka reads on at the old ones where the new log has them.
     pub(super) async fn of_topics_made_anew(&self) -> Vec<Source> {
-        let mut sources = Vec::new();
-        for stream in Stream::ALL {
-            let ours = self.owned.keys().filter(|source| source.stream == stream);
-            let ours: Vec<Source> = ours.copied().collect();
-            if ours.is_empty() {
-                continue;
-            }
-            match self.ask_broker(stream, &[]).await {
-                Ok((id, _)) if *self.writer.ledger(stream) != self.ledger_of(stream, &id) => {
-                    let topic = topic_of(&self.topics, stream);
-                    tracing::warn!(
-                        topic,
-                        id,
-                        "the topic was made anew; its partitions begin anew"
-                    );
-                    sources.extend(ours);
-                }
-                Ok(_) => {}
-                Err(error) => tracing::debug!(
-                    error = format!("{error:#}"),
-                    "a topic's id cannot be asked now"
-                ),
-            }
-        }
+        let [one, other] = Stream::ALL.map(|stream| self.ours_if_made_anew(stream));
+        let (mut sources, more) = tokio::join!(one, other);
+        sources.extend(more);
         sources
+    }
+
+    async fn ours_if_made_anew(&self, stream: Stream) -> Vec<Source> {
+        let ours = self.owned.keys().filter(|source| source.stream == stream);
+        let ours: Vec<Source> = ours.copied().collect();
+        if ours.is_empty() {
+            return ours;
+        }
+        match timeout(ID_PATIENCE, self.ask_broker(stream, &[])).await {
+            Ok(Ok((ledger, _))) if *self.writer.ledger(stream) != ledger => {
+                tracing::warn!(ledger, "the topic was made anew; its partitions begin anew");
+                return ours;
+            }
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::debug!(
+                error = format!("{error:#}"),
+                "a topic's id cannot be asked now"
+            ),
+            Err(_) => tracing::debug!("a topic's id cannot be asked now: no answer"),
+        }
+        Vec::new()
     }
 
     /// Partitions that had stopped, and of which Kafka answers: their ledgers are looked at again. The others stay
@@ -228,10 +231,5 @@ impl Engine {
                 self.status.tell_topic(stream, !is_missing);
             }
         }
-    }
-
-    /// What a stream's ledger rows are filed under.
-    fn ledger_of(&self, stream: Stream, topic_id: &str) -> String {
-        format!("{}/{topic_id}", topic_of(&self.topics, stream))
     }
 }

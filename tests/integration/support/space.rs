@@ -72,7 +72,8 @@ impl Space {
         space
     }
 
-    fn migrate(&self) {
+    /// What an operator does first: the tables, and the topics that are missing.
+    pub fn migrate(&self) {
         let mut arguments = vec!["migrate".to_owned(), "up".to_owned()];
         arguments.extend(self.kafka_arguments());
         arguments.extend(self.store_arguments(&self.clickhouse));
@@ -177,7 +178,17 @@ impl Space {
         ends: &BTreeMap<(Topic, i32), u64>,
         processors: &mut [&mut Role],
     ) {
-        super::wait_for("every table has counted the whole log", CATCH_UP, || {
+        self.wait_until_counted_within(CATCH_UP, ends, processors);
+    }
+
+    /// The same, for a log that takes longer.
+    pub fn wait_until_counted_within(
+        &self,
+        deadline: Duration,
+        ends: &BTreeMap<(Topic, i32), u64>,
+        processors: &mut [&mut Role],
+    ) {
+        super::wait_for("every table has counted the whole log", deadline, || {
             for processor in processors.iter_mut() {
                 assert!(
                     processor.is_running(),
