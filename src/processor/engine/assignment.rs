@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::anyhow;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::Engine;
+use super::{Engine, Trial};
 use crate::bus::broker::BrokerError;
 use crate::core::ledger::Ledger;
 use crate::core::recovery::{Log, Recovery, recover};
@@ -71,10 +71,15 @@ impl Engine {
             }
             self.generation += 1;
             self.owned.insert(source, self.generation);
-            if self.stopped.remove(&source).is_some() {
-                tracing::info!(?source, "this partition goes on again");
+            let was_stopped = self.stopped.remove(&source).is_some();
+            match self.on_trial.get_mut(&source) {
+                Some(trial) => {
+                    let start = recovery.start;
+                    *trial = Trial { start, log_end };
+                }
+                None if was_stopped => self.go_on(source),
+                None => {}
             }
-            self.status.tell_going_on(source);
             let number = self.number_of_worker(source);
             let ledger = self.writer.ledger(source.stream);
             by_worker.entry(number).or_default().push(Assignment {

@@ -105,10 +105,24 @@ impl Load {
         space: &Space,
         is_counted: impl Fn(usize, &Logged) -> bool,
     ) -> Result<(), String> {
-        LEDGER_TABLES.iter().try_for_each(|(table, topic)| {
-            let truth = self.truth(*topic, &is_counted);
-            compare(table, &truth, &counted(space, table, *topic)?)
-        })
+        LEDGER_TABLES
+            .iter()
+            .try_for_each(|(table, topic)| self.compare_table(space, table, *topic, &is_counted))
+    }
+
+    /// The same of one table.
+    ///
+    /// # Errors
+    /// How it differs.
+    pub fn compare_table(
+        &self,
+        space: &Space,
+        table: &str,
+        topic: Topic,
+        is_counted: impl Fn(usize, &Logged) -> bool,
+    ) -> Result<(), String> {
+        let truth = self.truth(topic, &is_counted);
+        compare(table, &truth, &counted(space, table, topic)?)
     }
 
     /// Waits until every table is right, and then the audit must agree. What is doubled never becomes right.

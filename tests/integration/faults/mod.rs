@@ -2,5 +2,9 @@
 //! each message once, or a counter or an alarm says why not. What strikes at random is [`crate::crash`]'s.
 
 mod cardinality;
+mod history;
+mod ledgers;
 mod load;
+mod outages;
+mod store;
 mod topics;

@@ -140,18 +140,22 @@ impl Space {
 
     /// Tells that the requests before an offset are gone; the exit and what was printed.
     pub fn gap(&self, partition: i32, to: &str, more: &[&str]) -> (ExitStatus, String) {
+        self.gap_of(&self.topics.requests, partition, to, more)
+    }
+
+    /// The same of any topic.
+    pub fn gap_of(
+        &self,
+        topic: &str,
+        partition: i32,
+        to: &str,
+        more: &[&str],
+    ) -> (ExitStatus, String) {
         let mut arguments = vec!["gap".to_owned()];
         arguments.extend(self.kafka_arguments());
         arguments.extend(self.store_arguments(&self.clickhouse));
         let partition = partition.to_string();
-        let own = [
-            "--topic",
-            &self.topics.requests,
-            "--partition",
-            &partition,
-            "--to",
-            to,
-        ];
+        let own = ["--topic", topic, "--partition", &partition, "--to", to];
         arguments.extend(own.iter().chain(more).map(|text| (*text).to_owned()));
         process::run(&arguments)
     }
