@@ -31,6 +31,10 @@ pub const MAX_RANGE_ROWS: usize = 20_000;
 /// A range is closed once its windows hold this many bytes.
 pub const MAX_RANGE_BYTES: usize = 64 << 20;
 
+/// What a row takes between its windows' being handed out and its being stored, with the coarser window that it is merged
+/// from, about. An id of 100 bytes and five sketches of one value each make 1,000.
+const ROW_BYTES: usize = 1_000;
+
 /// Events that wait to be recorded; enough for their cache misses to overlap, few enough to stay in the cache.
 const MAX_PENDING_EVENTS: usize = 2048;
 
@@ -302,6 +306,16 @@ impl Partition {
             Fold::Requests(fold) => fold.state_bytes(),
             Fold::Replicas(fold) => fold.state_bytes(),
         }
+    }
+
+    /// Bytes held by open windows and by what a full flush makes of them, about. Windows of a request each are smaller than
+    /// their rows.
+    pub fn flush_bytes(&self) -> usize {
+        let n_rows = match &self.fold {
+            Fold::Requests(fold) => fold.n_rows_of_full_flush(),
+            Fold::Replicas(fold) => fold.n_rows_of_full_flush(),
+        };
+        self.state_bytes() + n_rows * ROW_BYTES
     }
 
     /// Open windows, of all tiers.

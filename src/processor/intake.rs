@@ -249,7 +249,7 @@ impl Intake {
         let bytes: usize = self
             .owned
             .iter()
-            .map(|owned| owned.partition.state_bytes())
+            .map(|owned| owned.partition.flush_bytes())
             .sum();
         (bytes >= self.window_memory).then_some(FlushKind::Full)
     }

@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use crate::bus::broker::Broker;
-use crate::bus::member::topic_of;
 use crate::config::{KafkaArgs, KafkaOption, StoreArgs, TopicArgs};
 use crate::core::table::{Source, Stream, Table};
 use crate::store::migrate;
@@ -274,15 +273,14 @@ async fn log_ends(
     let ends = tokio::task::spawn_blocking(move || {
         // a group of its own: the audit only looks
         let broker = Broker::new(&kafka, "modelmeter-audit")?;
-        let mut ids = BTreeMap::new();
+        let mut ledgers = BTreeMap::new();
         for stream in Stream::ALL {
-            ids.insert(stream, broker.topic_id(stream)?);
+            ledgers.insert(stream, broker.ledger(stream)?);
         }
         let mut ends = BTreeMap::new();
         for source in sources {
-            let topic = topic_of(&kafka.topics, source.stream);
-            let ledger = format!("{topic}/{}", ids[&source.stream]);
-            let end = broker.log(source)?.end;
+            let ledger = ledgers[&source.stream].clone();
+            let end = broker.log(source, &ledger)?.end;
             ends.insert(source, LogEnd { ledger, end });
         }
         anyhow::Ok(ends)

@@ -10,6 +10,7 @@ mod crash;
 mod dashboard;
 mod engine;
 mod evolution;
+mod faults;
 mod hand_counted;
 mod migrate;
 mod processor;

@@ -5,11 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::anyhow;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
-use super::Engine;
+use super::{Engine, Trial};
 use crate::bus::broker::BrokerError;
-use crate::bus::member::topic_of;
 use crate::core::ledger::Ledger;
 use crate::core::marks::Mark;
 use crate::core::recovery::{Log, Recovery, Stopped, recover};
@@ -28,6 +27,10 @@ struct Recovered {
     marks: Vec<Mark>,
     log_end: u64,
 }
+
+/// How long a flush waits for Kafka to name a topic's id. While Kafka is away nothing new is read either, so that what was
+/// read before is stored without the answer: a last flush must not be lost for it.
+const ID_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How often a partition whose first ledger rows were fenced is tried anew: each time somebody else had just written.
 const MAX_RECOVERIES: u32 = 5;
@@ -84,10 +87,15 @@ impl Engine {
             }
             self.generation += 1;
             self.owned.insert(source, self.generation);
-            if self.stopped.remove(&source).is_some() {
-                tracing::info!(?source, "this partition goes on again");
+            let was_stopped = self.stopped.remove(&source).is_some();
+            match self.on_trial.get_mut(&source) {
+                Some(trial) => {
+                    let start = recovery.start;
+                    *trial = Trial { start, log_end };
+                }
+                None if was_stopped => self.go_on(source),
+                None => {}
             }
-            self.status.tell_going_on(source);
             let number = self.number_of_worker(source);
             let ledger = self.writer.ledger(source.stream);
             by_worker.entry(number).or_default().push(Assignment {
@@ -141,8 +149,7 @@ impl Engine {
             if partitions.is_empty() {
                 continue;
             }
-            let (topic_id, logs) = self.ask_broker(stream, &partitions).await?;
-            let ledger = self.ledger_of(stream, &topic_id);
+            let (ledger, logs) = self.ask_broker(stream, &partitions).await?;
             self.writer.set_ledger(stream, Arc::from(ledger));
             let ledgers = self.writer.read_ledgers(stream, &partitions).await?;
             let mut found = Vec::with_capacity(partitions.len());
@@ -200,6 +207,7 @@ impl Engine {
         Ok(recover(ledgers, Log { end, ..log }))
     }
 
+    /// The topic's ledger, `<topic>/<topic id>`, and what the log of each partition has.
     async fn ask_broker(
         &self,
         stream: Stream,
@@ -208,44 +216,44 @@ impl Engine {
         let broker = self.broker.clone();
         let partitions = partitions.to_vec();
         let asked = tokio::task::spawn_blocking(move || {
-            let topic_id = broker.topic_id(stream)?;
+            let ledger = broker.ledger(stream)?;
             let logs = partitions
                 .into_iter()
-                .map(|partition| broker.log(Source { stream, partition }))
+                .map(|partition| broker.log(Source { stream, partition }, &ledger))
                 .collect::<Result<Vec<_>, _>>()?;
-            Ok::<_, BrokerError>((topic_id, logs))
+            Ok::<_, BrokerError>((ledger, logs))
         });
         Ok(asked.await??)
     }
 
     /// Our partitions of a topic that was deleted and made again under its name since the assignment: its offsets mean
-    /// other messages now.
+    /// other messages now, and librdkafka reads on at the old ones where the new log has them.
     pub(super) async fn of_topics_made_anew(&self) -> Vec<Source> {
-        let mut sources = Vec::new();
-        for stream in Stream::ALL {
-            let ours = self.owned.keys().filter(|source| source.stream == stream);
-            let ours: Vec<Source> = ours.copied().collect();
-            if ours.is_empty() {
-                continue;
-            }
-            match self.ask_broker(stream, &[]).await {
-                Ok((id, _)) if *self.writer.ledger(stream) != self.ledger_of(stream, &id) => {
-                    let topic = topic_of(&self.topics, stream);
-                    tracing::warn!(
-                        topic,
-                        id,
-                        "the topic was made anew; its partitions begin anew"
-                    );
-                    sources.extend(ours);
-                }
-                Ok(_) => {}
-                Err(error) => tracing::debug!(
-                    error = format!("{error:#}"),
-                    "a topic's id cannot be asked now"
-                ),
-            }
-        }
+        let [one, other] = Stream::ALL.map(|stream| self.ours_if_made_anew(stream));
+        let (mut sources, more) = tokio::join!(one, other);
+        sources.extend(more);
         sources
+    }
+
+    async fn ours_if_made_anew(&self, stream: Stream) -> Vec<Source> {
+        let ours = self.owned.keys().filter(|source| source.stream == stream);
+        let ours: Vec<Source> = ours.copied().collect();
+        if ours.is_empty() {
+            return ours;
+        }
+        match timeout(ID_PATIENCE, self.ask_broker(stream, &[])).await {
+            Ok(Ok((ledger, _))) if *self.writer.ledger(stream) != ledger => {
+                tracing::warn!(ledger, "the topic was made anew; its partitions begin anew");
+                return ours;
+            }
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::debug!(
+                error = format!("{error:#}"),
+                "a topic's id cannot be asked now"
+            ),
+            Err(_) => tracing::debug!("a topic's id cannot be asked now: no answer"),
+        }
+        Vec::new()
     }
 
     /// Partitions that had stopped, and of which Kafka answers: their ledgers are looked at again. The others stay
@@ -276,10 +284,5 @@ impl Engine {
                 self.status.tell_topic(stream, !is_missing);
             }
         }
-    }
-
-    /// What a stream's ledger rows are filed under.
-    fn ledger_of(&self, stream: Stream, topic_id: &str) -> String {
-        format!("{}/{topic_id}", topic_of(&self.topics, stream))
     }
 }

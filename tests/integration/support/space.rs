@@ -86,7 +86,8 @@ impl Space {
         space
     }
 
-    fn migrate(&self) {
+    /// What an operator does first: the tables, and the topics that are missing.
+    pub fn migrate(&self) {
         let mut arguments = vec!["migrate".to_owned(), "up".to_owned()];
         arguments.extend(self.kafka_arguments());
         arguments.extend(self.store_arguments(&self.clickhouse));
@@ -153,18 +154,22 @@ impl Space {
 
     /// Tells that the requests before an offset are gone; the exit and what was printed.
     pub fn gap(&self, partition: i32, to: &str, more: &[&str]) -> (ExitStatus, String) {
+        self.gap_of(&self.topics.requests, partition, to, more)
+    }
+
+    /// The same of any topic.
+    pub fn gap_of(
+        &self,
+        topic: &str,
+        partition: i32,
+        to: &str,
+        more: &[&str],
+    ) -> (ExitStatus, String) {
         let mut arguments = vec!["gap".to_owned()];
         arguments.extend(self.kafka_arguments());
         arguments.extend(self.store_arguments(&self.clickhouse));
         let partition = partition.to_string();
-        let own = [
-            "--topic",
-            &self.topics.requests,
-            "--partition",
-            &partition,
-            "--to",
-            to,
-        ];
+        let own = ["--topic", topic, "--partition", &partition, "--to", to];
         arguments.extend(own.iter().chain(more).map(|text| (*text).to_owned()));
         process::run(&arguments)
     }
@@ -191,7 +196,17 @@ impl Space {
         ends: &BTreeMap<(Topic, i32), u64>,
         processors: &mut [&mut Role],
     ) {
-        super::wait_for("every table has counted the whole log", CATCH_UP, || {
+        self.wait_until_counted_within(CATCH_UP, ends, processors);
+    }
+
+    /// The same, for a log that takes longer.
+    pub fn wait_until_counted_within(
+        &self,
+        deadline: Duration,
+        ends: &BTreeMap<(Topic, i32), u64>,
+        processors: &mut [&mut Role],
+    ) {
+        super::wait_for("every table has counted the whole log", deadline, || {
             for processor in processors.iter_mut() {
                 assert!(
                     processor.is_running(),
