@@ -11,6 +11,7 @@ mod dashboard;
 mod engine;
 mod evolution;
 mod hand_counted;
+mod ingest_days;
 mod migrate;
 mod processor;
 mod producer;

@@ -235,7 +235,7 @@ async fn the_command_says_what_it_did_and_prints_what_it_would() {
     assert!(ok && text.contains("0001_requests: pending"), "{text}");
     let (ok, text) = modelmeter(&[&["migrate", "up"], &store[..]].concat());
     assert!(
-        ok && text.contains("9 of 9 migrations applied, 9 of them now"),
+        ok && text.contains("11 of 11 migrations applied, 11 of them now"),
         "{text}"
     );
     let (ok, text) = modelmeter(&[&["migrate", "status"], &store[..]].concat());
