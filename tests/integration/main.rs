@@ -12,6 +12,7 @@ mod engine;
 mod evolution;
 mod faults;
 mod hand_counted;
+mod ingest_days;
 mod migrate;
 mod processor;
 mod producer;

@@ -235,7 +235,7 @@ async fn the_command_says_what_it_did_and_prints_what_it_would() {
     assert!(ok && text.contains("0001_requests: pending"), "{text}");
     let (ok, text) = modelmeter(&[&["migrate", "up"], &store[..]].concat());
     assert!(
-        ok && text.contains("10 of 10 migrations applied, 10 of them now"),
+        ok && text.contains("12 of 12 migrations applied, 12 of them now"),
         "{text}"
     );
     let (ok, text) = modelmeter(&[&["migrate", "status"], &store[..]].concat());

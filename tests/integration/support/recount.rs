@@ -302,6 +302,11 @@ impl Truth<'_> {
                     row.insert(rate.to_owned(), Expect::PerSecond(n as f64));
                 }
             }
+            let n_gone = events.iter().filter(|e| is_client_gone(e)).count();
+            row.insert(
+                "rps_client_gone".to_owned(),
+                Expect::PerSecond(n_gone as f64),
+            );
             row
         };
         self.events_by_step(question)
