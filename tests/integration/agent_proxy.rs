@@ -16,7 +16,7 @@ use tokio::sync::watch;
 mod http2;
 mod refusals;
 mod straight;
-mod support;
+pub mod support;
 mod timing;
 mod tls;
 mod truth;
