@@ -16,6 +16,7 @@ use tokio::sync::watch;
 mod http2;
 mod refusals;
 mod straight;
+mod stuck;
 pub mod support;
 mod timing;
 mod tls;
