@@ -9,6 +9,7 @@
 
 mod admission;
 mod body;
+mod descriptors;
 mod exchange;
 mod flow;
 pub mod framing;
@@ -46,6 +47,7 @@ use super::condition::Condition;
 use super::meter::Meter;
 use crate::config::parse_duration;
 use admission::Admission;
+use descriptors::affordable;
 use exchange::{Client, Exchange};
 use guard::{Guarded, Patience};
 use record::Records;
@@ -112,7 +114,7 @@ pub struct ProxyArgs {
     /// The front door's header that says when a request arrived there.
     #[arg(long, default_value = "x-request-start", value_name = "NAME")]
     pub request_start_header: HeaderName,
-    /// Clients' connections at once; requests on one more are answered 503. Idle, each takes some 18 KB.
+    /// Clients' connections at once, or as many as `ulimit -n` allows; past them 503. Idle, each takes some 18 KB.
     #[arg(long, default_value_t = 10_240, value_name = "N")]
     pub max_connections: usize,
     /// How long a client may take over a request's head; then it is answered 408.
@@ -200,7 +202,7 @@ impl ProxyArgs {
                 idle: self.idle_timeout,
                 send: self.send_timeout,
             },
-            max_connections: self.max_connections.clamp(1, Semaphore::MAX_PERMITS),
+            max_connections: affordable(self.max_connections).clamp(1, Semaphore::MAX_PERMITS),
             drain: self.drain,
         }))
     }

@@ -21,6 +21,11 @@ const BASE: u64 = 1_000;
 /// How long the model takes over each: some 1,500 requests a second in all.
 const MODEL_US: u64 = 2_000;
 
+/// The bytes of a numbered request's body and of its answer's.
+pub const fn sizes_of(number: u64) -> (u64, u64) {
+    (number % BASE, number / BASE)
+}
+
 /// The number of the request that an event is of.
 pub const fn number_of(event: &RequestEvent) -> u64 {
     event.response_bytes * BASE + event.request_bytes
@@ -146,7 +151,7 @@ fn open(address: SocketAddr) -> Option<(SocketAddr, TcpStream)> {
 
 /// Whether the answer came whole, and is the model's.
 fn ask(stream: &mut TcpStream, number: u64) -> bool {
-    let (n_up, n_down) = (number % BASE, number / BASE);
+    let (n_up, n_down) = sizes_of(number);
     let head = format!(
         "POST /200/{n_down}/{MODEL_US} HTTP/1.1\r\nhost: m\r\ncontent-length: {n_up}\r\n\r\n"
     );

@@ -1,6 +1,7 @@
-//! Requests through the agent to the SQL views: counted by class as their clients saw them, and percentiles between what
-//! the server took and what the clients waited for.
+//! Requests through the agent to the SQL views: counted by class as their clients saw them; each timed between what the
+//! server took and what its client waited for, and the percentiles those of these times.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Mutex;
@@ -8,15 +9,17 @@ use std::thread;
 use std::time::Instant;
 
 use crate::agent_proxy::support::{PATIENCE, connect, content_length, read_head};
-use crate::support::agent::{Agent, DEPLOYMENT};
+use crate::support::agent::{Agent, DEPLOYMENT, Logged};
 use crate::support::random::{self, Random};
 use crate::support::space::{CATCH_UP, Space};
 use crate::support::wait_for;
 
+use super::load::{number_of, sizes_of};
 use super::model::{CUT, HANG, Model, TOOK};
 
 const CLIENTS: usize = 8;
 const REQUESTS: usize = 250;
+const TIMED: usize = 150;
 
 /// One step of the views that all of a test lies in: it would have to run over one of the few moments since 1970 that
 /// are multiples of this. No coarser tier divides it, so the views read the finest.
@@ -100,9 +103,11 @@ impl Client {
     }
 
     /// The status as the events have it, and what the server says it took; 499 where the client went away by itself.
-    fn ask(&mut self, path: &str) -> (u16, Option<u64>) {
+    fn ask(&mut self, path: &str, n_bytes: u64) -> (u16, Option<u64>) {
         let mut stream = self.stream.take().unwrap_or_else(|| connect(self.address));
-        let request = format!("POST {path} HTTP/1.1\r\nhost: m\r\ncontent-length: 2\r\n\r\nhi");
+        let body = "x".repeat(n_bytes as usize);
+        let request =
+            format!("POST {path} HTTP/1.1\r\nhost: m\r\ncontent-length: {n_bytes}\r\n\r\n{body}");
         stream.write_all(request.as_bytes()).expect("sent");
         if path.contains(HANG) {
             return (499, None);
@@ -138,7 +143,7 @@ fn what_clients_saw_is_what_the_views_count() {
                     let mut asking = Client::new(address);
                     for n in 0..n_each {
                         let kind = kinds[(n * 7 + client) % kinds.len()];
-                        let (status, _) = asking.ask(&format!("/{kind}/0/0"));
+                        let (status, _) = asking.ask(&format!("/{kind}/0/0"), 2);
                         seen.lock().expect("no panic").add(status);
                     }
                 });
@@ -149,7 +154,7 @@ fn what_clients_saw_is_what_the_views_count() {
     // killed under way: those that it had begun to answer break off, and what comes then finds nobody
     thread::scope(|scope| {
         let under_way: Vec<_> = (0..CLIENTS)
-            .map(|_| scope.spawn(|| Client::new(address).ask("/200/0/60000000").0))
+            .map(|_| scope.spawn(|| Client::new(address).ask("/200/0/60000000", 2).0))
             .collect();
         wait_for("all are under way", PATIENCE, || {
             match agent.metric("in_flight") {
@@ -165,7 +170,7 @@ fn what_clients_saw_is_what_the_views_count() {
         }
     });
     for _ in 0..CLIENTS {
-        let (status, _) = Client::new(address).ask("/200/0/0");
+        let (status, _) = Client::new(address).ask("/200/0/0", 2);
         assert_eq!(status, 502);
         seen.lock().expect("no panic").add(status);
     }
@@ -188,57 +193,82 @@ fn at(sorted: &[u64], quantile: f64, play: isize) -> f64 {
     sorted[rank.clamp(0, last) as usize] as f64 / 1000.0
 }
 
-#[test]
-fn percentiles_lie_between_the_servers_times_and_the_clients() {
-    let (space, model) = (Space::new(), Model::start());
-    let dir = tempfile::tempdir().expect("a temporary folder");
-    let _processor = space.processor(&[]);
-    let mut agent = agent(&space, &model, dir.path());
-    let address = agent.requests.expect("it listens");
-    let times = Mutex::new((Vec::new(), Vec::new()));
+/// What the server and the client of a request say of it, in microseconds.
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    server: u64,
+    client: u64,
+}
+
+/// Numbered requests of five to 150 milliseconds, each size as likely.
+fn ask_timed(address: SocketAddr) -> BTreeMap<u64, Times> {
+    let times = Mutex::new(BTreeMap::new());
     let random = Mutex::new(Random::new(random::seed("agent percentiles")));
     thread::scope(|scope| {
-        for _ in 0..CLIENTS {
+        for of_client in 0..CLIENTS {
             let (times, random) = (&times, &random);
             scope.spawn(move || {
                 let mut client = Client::new(address);
-                for _ in 0..REQUESTS {
-                    // half a millisecond to fifty, each size as likely
+                for n in 0..TIMED {
+                    let number = (of_client * TIMED + n) as u64;
+                    let (n_up, n_down) = sizes_of(number);
                     let unit = random.lock().expect("no panic").unit();
-                    let wait_us = (500.0 * 100f64.powf(unit)) as u64;
+                    let wait_us = (5_000.0 * 30f64.powf(unit)) as u64;
                     let began = Instant::now();
-                    let (status, took) = client.ask(&format!("/200/10/{wait_us}"));
-                    let waited = began.elapsed().as_micros() as u64;
+                    let (status, took) = client.ask(&format!("/200/{n_down}/{wait_us}"), n_up);
+                    let client = began.elapsed().as_micros() as u64;
                     assert_eq!(status, 200);
+                    let server = took.expect("the server says it");
                     let mut times = times.lock().expect("no panic");
-                    times.0.push(took.expect("the server says it"));
-                    times.1.push(waited);
+                    times.insert(number, Times { server, client });
                 }
             });
         }
     });
-    let (mut server, mut clients) = times.into_inner().expect("no panic");
-    server.sort_unstable();
-    clients.sort_unstable();
-    let n = (CLIENTS * REQUESTS) as u64;
+    times.into_inner().expect("no panic")
+}
+
+#[test]
+fn times_lie_between_the_servers_and_the_clients_and_percentiles_are_theirs() {
+    let (space, model) = (Space::new(), Model::start());
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let _processor = space.processor(&[]);
+    let mut agent = agent(&space, &model, dir.path());
+    let times = ask_timed(agent.requests.expect("it listens"));
+    let n = times.len();
+    let logged = Logged::wait(&space, n);
+    assert_eq!(logged.events().count(), n);
+    let mut told = [Vec::new(), Vec::new()];
+    for event in logged.events() {
+        let Times { server, client } = times[&number_of(event)];
+        let (all, inference) = (event.end_to_end_us, event.inference_us().expect("sent"));
+        let in_order = server <= inference && inference <= all && all <= client;
+        assert!(in_order, "{server} <= {inference} <= {all} <= {client}");
+        told[0].push(all);
+        told[1].push(inference);
+    }
     wait_for("all of it is in the views", CATCH_UP, || {
         match volume(&space)?.requests {
-            seen if seen == n => Ok(()),
+            seen if seen == n as u64 => Ok(()),
             seen => Err(format!("{seen} of {n}")),
         }
     });
-    for what in ["end_to_end", "inference"] {
+    let mut clients: Vec<u64> = times.values().map(|times| times.client).collect();
+    clients.sort_unstable();
+    for (what, mut told) in ["end_to_end", "inference"].into_iter().zip(told) {
+        told.sort_unstable();
         let columns = QUANTILES.map(|(name, _)| format!("{what}_p{name}_ms"));
         let row = row(&space, "response_time", &columns.join(", ")).expect("a row");
         for (name, quantile) in QUANTILES {
-            let told = row[&format!("{what}_p{name}_ms")].as_f64().expect("a time");
-            let (low, high) = (at(&server, quantile, -1), at(&clients, quantile, 1));
+            let in_sql = row[&format!("{what}_p{name}_ms")].as_f64().expect("a time");
+            let (low, high) = (at(&told, quantile, -1), at(&told, quantile, 1));
+            let of_clients = at(&clients, quantile, 0);
             println!(
-                "agent percentiles: {what} p{name} {told:.2} ms, server {low:.2}, clients {high:.2}"
+                "agent percentiles: {what} p{name} {in_sql:.2} ms, of events {low:.2}, of clients {of_clients:.2}"
             );
             assert!(
-                (low * (1.0 - ERROR)..=high * (1.0 + ERROR)).contains(&told),
-                "{what} p{name}: {told} is not between {low} and {high}"
+                (low * (1.0 - ERROR)..=high * (1.0 + ERROR)).contains(&in_sql),
+                "{what} p{name}: {in_sql} is not between {low} and {high}"
             );
         }
     }

@@ -83,7 +83,7 @@ fn a_client_that_reads_slowly_gets_all_of_it() {
 fn a_stream_that_nobody_takes_is_given_up_and_its_connection_goes_on() {
     let proxy = Running::before(server(|_, stream| large_or_small(stream)), &FLAGS);
     let runtime = Runtime::new().expect("a runtime");
-    runtime.block_on(async {
+    let asked = async {
         let mut sender = connect_http2(proxy.address).await;
         let get = |path: &str| {
             let (mut parts, body) = call(whole(b"")).into_parts();
@@ -98,7 +98,9 @@ fn a_stream_that_nobody_takes_is_given_up_and_its_connection_goes_on() {
         assert_eq!(body.to_bytes(), &b"xx"[..]);
         let rest = stuck.into_body().collect().await;
         assert!(rest.is_err(), "what was given up is not whole");
-    });
+    };
+    let in_time = async { tokio::time::timeout(PATIENCE, asked).await };
+    runtime.block_on(in_time).expect("the next gets its place");
     assert_gone(&proxy);
     assert_eq!(proxy.event().outcome, Outcome::Completed);
 }
