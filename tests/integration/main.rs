@@ -3,6 +3,8 @@
 mod support;
 
 mod agent;
+mod agent_clients;
+mod agent_path;
 mod agent_proxy;
 mod agent_resources;
 mod clickhouse_face;
