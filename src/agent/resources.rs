@@ -23,7 +23,7 @@ use super::gpu::{GpuArgs, Gpus};
 use super::readings::Readings;
 use cgroup::Cgroup;
 use counter::Counter;
-pub use usage::{Throttling, Usage};
+pub use usage::{Throttling, UnreadLimits, Usage};
 use warned::Warned;
 
 /// Where CPU and memory are read. Without any of these: the agent's own control group where it is a container's or a
@@ -70,6 +70,7 @@ pub struct ResourceSampler {
     throttling: Option<Throttling>,
     warned: Warned,
     warned_of_parts: Warned,
+    warned_of_limits: Warned,
     gpus: Gpus,
 }
 
@@ -86,6 +87,7 @@ impl ResourceSampler {
             throttling: None,
             warned: Warned::default(),
             warned_of_parts: Warned::default(),
+            warned_of_limits: Warned::default(),
             gpus: Gpus::start(&args.gpu),
         }
     }
@@ -99,6 +101,7 @@ impl ResourceSampler {
                     tracing::info!(source = %self.source, "cpu and memory can be read again");
                 }
                 self.warn_of_parts(&usage);
+                self.warn_of_limits(usage.unread_limits);
                 usage
             }
             Err(error) => {
@@ -161,8 +164,26 @@ impl ResourceSampler {
         if let Ok(bounds) = Cgroup::of_process(&pid.to_string()).and_then(|group| group.read()) {
             usage.cpu_limit_cores = bounds.cpu_limit_cores;
             usage.memory_limit_bytes = bounds.memory_limit_bytes;
+            usage.unread_limits = bounds.unread_limits;
         }
         Ok(usage)
+    }
+
+    fn warn_of_limits(&mut self, unread: UnreadLimits) {
+        let limits = match (unread.cpu, unread.memory) {
+            (false, false) => {
+                if self.warned_of_limits.is_over() {
+                    tracing::info!(source = %self.source, "the limits can be read again");
+                }
+                return;
+            }
+            (true, false) => "cpu",
+            (false, true) => "memory",
+            (true, true) => "cpu and memory",
+        };
+        if self.warned_of_limits.is_new(limits) {
+            tracing::warn!(limits, source = %self.source, "a limit cannot be read, and is told as unknown");
+        }
     }
 
     /// A group that is there may still lack a controller.
