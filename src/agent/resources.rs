@@ -23,6 +23,7 @@ use super::gpu::{GpuArgs, Gpus};
 use super::readings::Readings;
 use cgroup::Cgroup;
 use counter::Counter;
+use processes::Processes;
 pub use usage::{Throttling, UnreadLimits, Usage};
 use warned::Warned;
 
@@ -68,6 +69,7 @@ pub struct ResourceSampler {
     /// Which process the counter is of: its start, beside the number in `source`.
     counted_process: Option<u64>,
     throttling: Option<Throttling>,
+    processes: Processes,
     warned: Warned,
     warned_of_parts: Warned,
     warned_of_limits: Warned,
@@ -85,6 +87,7 @@ impl ResourceSampler {
             cpu: Counter::default(),
             counted_process: None,
             throttling: None,
+            processes: Processes::default(),
             warned: Warned::default(),
             warned_of_parts: Warned::default(),
             warned_of_limits: Warned::default(),
@@ -155,7 +158,7 @@ impl ResourceSampler {
     }
 
     fn tree(&mut self, pid: u32) -> io::Result<Usage> {
-        let tree = processes::read(pid)?;
+        let tree = self.processes.read(pid)?;
         if self.counted_process.replace(tree.root_started) != Some(tree.root_started) {
             self.cpu.forget();
         }
