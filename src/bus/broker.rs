@@ -57,11 +57,12 @@ impl Broker {
         })
     }
 
-    /// Start and end of a partition's log, and what the group committed.
+    /// Start and end of a partition's log, and what the group committed for the topic of this ledger. A commit that names
+    /// another one is of a topic of the same name that was deleted; one that names none is believed.
     ///
     /// # Errors
     /// When the broker does not answer.
-    pub fn log(&self, source: Source) -> Result<Log, BrokerError> {
+    pub fn log(&self, source: Source, ledger: &str) -> Result<Log, BrokerError> {
         let topic = topic_of(&self.topics, source.stream);
         let failed = |error| BrokerError::Kafka {
             about: format!("{topic}/{}", source.partition),
@@ -80,6 +81,7 @@ impl Broker {
         let committed = committed
             .elements()
             .first()
+            .filter(|element| ["", ledger].contains(&element.metadata()))
             .and_then(|element| match element.offset() {
                 Offset::Offset(offset) => u64::try_from(offset).ok(),
                 _ => None,
@@ -92,11 +94,17 @@ impl Broker {
         })
     }
 
-    /// A topic's id, which tells a topic from another one of the same name: base64, as Kafka's tools print it.
+    /// What a topic's ledger rows are filed under: `<topic>/<topic id>`.
     ///
     /// # Errors
     /// When the broker does not answer, or the topic is not there.
-    pub fn topic_id(&self, stream: Stream) -> Result<String, BrokerError> {
+    pub fn ledger(&self, stream: Stream) -> Result<String, BrokerError> {
+        let id = self.topic_id(stream)?;
+        Ok(format!("{}/{id}", topic_of(&self.topics, stream)))
+    }
+
+    /// A topic's id, which tells a topic from another one of the same name: base64, as Kafka's tools print it.
+    fn topic_id(&self, stream: Stream) -> Result<String, BrokerError> {
         let topic = topic_of(&self.topics, stream);
         let topic_name = || topic.to_owned();
         describe_topic_id(&self.consumer, topic).map_err(|no_id| match no_id {

@@ -48,9 +48,19 @@ pub enum Membership {
     Revoked(std_mpsc::SyncSender<()>),
 }
 
+/// What is stored of a partition, for those who watch the group's lag.
+#[derive(Debug, Clone)]
+pub struct Commit {
+    pub source: Source,
+    pub offset: u64,
+    /// The ledger that the offset belongs to: it stands in the commit's metadata, so that it says nothing of another topic
+    /// of the same name.
+    pub ledger: Arc<str>,
+}
+
 /// A handle on the member's thread.
 pub struct Member {
-    commits: std_mpsc::SyncSender<Vec<(Source, u64)>>,
+    commits: std_mpsc::SyncSender<Vec<Commit>>,
     is_leaving: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -103,7 +113,7 @@ impl Member {
     }
 
     /// Commits what is stored, for those who watch the group's lag. The ledger alone says where to go on.
-    pub fn commit(&self, positions: Vec<(Source, u64)>) {
+    pub fn commit(&self, positions: Vec<Commit>) {
         if !positions.is_empty() {
             // a full queue means that the next commit says more
             let _ = self.commits.try_send(positions);
@@ -122,7 +132,7 @@ impl Member {
 fn poll(
     consumer: &BaseConsumer<Context>,
     topics: &TopicArgs,
-    to_commit: &std_mpsc::Receiver<Vec<(Source, u64)>>,
+    to_commit: &std_mpsc::Receiver<Vec<Commit>>,
     is_leaving: &AtomicBool,
 ) {
     loop {
@@ -147,12 +157,15 @@ fn poll(
 fn commit(
     consumer: &BaseConsumer<Context>,
     topics: &TopicArgs,
-    positions: &[(Source, u64)],
+    positions: &[Commit],
 ) -> Result<(), KafkaError> {
     let mut list = TopicPartitionList::with_capacity(positions.len());
-    for (source, offset) in positions {
-        let offset = Offset::Offset(i64::try_from(*offset).unwrap_or(i64::MAX));
-        list.add_partition_offset(topic_of(topics, source.stream), source.partition, offset)?;
+    for position in positions {
+        let source = position.source;
+        let offset = Offset::Offset(i64::try_from(position.offset).unwrap_or(i64::MAX));
+        let mut element = list.add_partition(topic_of(topics, source.stream), source.partition);
+        element.set_offset(offset)?;
+        element.set_metadata(&*position.ledger);
     }
     consumer.commit(&list, CommitMode::Async)
 }

@@ -27,6 +27,18 @@ impl Facts {
             && self.instance_type == sample.instance_type
     }
 
+    /// Bytes that they take, about.
+    pub fn bytes(&self) -> usize {
+        let texts = [
+            &self.deployment_name,
+            &self.model_id,
+            &self.model_name,
+            &self.environment,
+            &self.instance_type,
+        ];
+        size_of::<Self>() + texts.iter().map(|text| text.capacity()).sum::<usize>()
+    }
+
     /// What a sample says.
     pub fn of(sample: &ReplicaSample<'_>) -> Self {
         Self {

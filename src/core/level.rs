@@ -150,6 +150,11 @@ impl<W: Default> Level<W> {
         self.heap_bytes = 0;
     }
 
+    /// Drops every window and all room: for a tier that lives within a flush.
+    pub fn release(&mut self) {
+        *self = Self::new(self.tier);
+    }
+
     /// Forgets the owners too; the windows must have been cleared.
     pub fn forget_owners(&mut self) {
         debug_assert!(self.windows.is_empty());

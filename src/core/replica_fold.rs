@@ -33,6 +33,8 @@ pub struct ReplicaFold {
     hours: Level<ReplicaWindow>,
     /// By deployment's number: what it said of itself since the last full flush.
     facts: HashMap<u32, Vec<Known>>,
+    /// Bytes of `facts`, about.
+    facts_bytes: usize,
     /// Some of `facts` are new to the `deployments` table.
     has_new_facts: bool,
 }
@@ -45,6 +47,7 @@ impl ReplicaFold {
             minutes: Level::new(Tier::Minute),
             hours: Level::new(Tier::Hour),
             facts: HashMap::new(),
+            facts_bytes: 0,
             has_new_facts: false,
         }
     }
@@ -87,8 +90,10 @@ impl ReplicaFold {
             seen.first = seen.first.min(second);
             seen.last = seen.last.max(second);
         } else if known.len() < MAX_FACTS_PER_DEPLOYMENT {
+            let facts = Facts::of(sample);
+            self.facts_bytes += facts.bytes();
             known.push(Known {
-                facts: Facts::of(sample),
+                facts,
                 seen: Seen {
                     first: second,
                     last: second,
@@ -102,9 +107,15 @@ impl ReplicaFold {
     /// Bytes held by open windows, about.
     pub fn state_bytes(&self) -> usize {
         self.ids.state_bytes()
+            + self.facts_bytes
             + self.ten_seconds.state_bytes()
             + self.minutes.state_bytes()
             + self.hours.state_bytes()
+    }
+
+    /// Rows that a full flush would have, at most: what is fine becomes a row in every tier.
+    pub fn n_rows_of_full_flush(&self) -> usize {
+        3 * self.ten_seconds.len() + 2 * self.minutes.len()
     }
 
     /// Open windows, of all tiers.
@@ -144,6 +155,7 @@ impl ReplicaFold {
     /// All facts seen since the last full flush.
     pub fn take_all_facts(&mut self) -> Vec<(Arc<str>, Facts, Seen)> {
         self.has_new_facts = false;
+        self.facts_bytes = 0;
         let facts = std::mem::take(&mut self.facts);
         facts
             .into_iter()
@@ -188,7 +200,7 @@ impl ReplicaFold {
         emit_level(Table::Replicas1m, &mut self.minutes);
         emit_level(Table::Replicas1h, &mut self.hours);
         self.minutes.clear();
-        self.hours.clear();
+        self.hours.release();
     }
 
     /// Forgets ids once no window names one; call after [`Self::take_all_facts`].
@@ -197,7 +209,6 @@ impl ReplicaFold {
             self.ids.clear();
             self.ten_seconds.forget_owners();
             self.minutes.forget_owners();
-            self.hours.forget_owners();
         }
     }
 }

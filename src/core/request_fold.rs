@@ -158,6 +158,12 @@ impl RequestFold {
             + self.replica_hours.state_bytes()
     }
 
+    /// Rows that a full flush would have, at most: what is fine becomes a row in every tier.
+    pub fn n_rows_of_full_flush(&self) -> usize {
+        let by_deployment = 3 * self.ten_seconds.len() + 2 * self.minutes.len();
+        by_deployment + 2 * self.replica_minutes.len()
+    }
+
     /// Open windows, of all tiers.
     pub fn n_windows(&self) -> usize {
         self.ten_seconds.len()
@@ -241,9 +247,9 @@ impl RequestFold {
             self.emit(table, active, emit);
         }
         self.minutes.clear();
-        self.hours.clear();
         self.replica_minutes.clear();
-        self.replica_hours.clear();
+        self.hours.release();
+        self.replica_hours.release();
     }
 
     fn emit(&mut self, table: Table, active: TableSet, emit: &mut dyn FnMut(Table, Rows<'_>)) {
@@ -276,9 +282,7 @@ impl RequestFold {
             self.ids.clear();
             self.ten_seconds.forget_owners();
             self.minutes.forget_owners();
-            self.hours.forget_owners();
             self.replica_minutes.forget_owners();
-            self.replica_hours.forget_owners();
         }
     }
 }

@@ -11,7 +11,7 @@ use anyhow::{Context, anyhow};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::protocol::{Command, Report, WorkerFlush, WorkerSetup};
+use super::protocol::{Command, EncodedFlush, Report, WorkerFlush, WorkerSetup};
 use super::status::Status;
 use super::worker::Worker;
 use super::writer::Writer;
@@ -19,9 +19,10 @@ use super::{ProcessorArgs, cores};
 use crate::bus::avro::SchemaRegistry;
 use crate::bus::broker::Broker;
 use crate::bus::dead_letters::{DeadLetter, DeadLetters};
-use crate::bus::member::{Member, Membership, topic_of};
+use crate::bus::member::{Commit, Member, Membership, topic_of};
 use crate::config::{StoreAddress, TopicArgs};
 use crate::core::delta::FlushKind;
+use crate::core::marks::MAX_PRODUCERS;
 use crate::core::table::Source;
 
 /// What librdkafka may fetch ahead, all workers together, in KiB. More only ages in memory: with 256 MiB an event took a
@@ -62,6 +63,22 @@ pub struct Engine {
     is_full_wanted: bool,
     /// Stopped, and why: tried again with every full flush, since Kafka may answer again and an operator may mend a ledger.
     stopped: BTreeMap<Source, String>,
+    /// Kafka had refused to give these and is asked again; until it gives something their alarm stands.
+    on_trial: BTreeMap<Source, Trial>,
+}
+
+/// What a partition that Kafka had refused was asked for: its next message, and the log's end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Trial {
+    start: u64,
+    log_end: u64,
+}
+
+impl Trial {
+    /// A message has come, or a full flush found that there is none to come.
+    const fn is_passed(self, position: u64, kind: FlushKind) -> bool {
+        position > self.start || self.start >= self.log_end && matches!(kind, FlushKind::Full)
+    }
 }
 
 impl Engine {
@@ -95,6 +112,7 @@ impl Engine {
             last_full: Instant::now(),
             is_full_wanted: false,
             stopped: BTreeMap::new(),
+            on_trial: BTreeMap::new(),
         })
     }
 
@@ -114,6 +132,7 @@ impl Engine {
         match work {
             Work::Assign(sources) => {
                 self.stopped.clear();
+                self.on_trial.clear();
                 self.status.tell_none_stopped();
                 self.assign(sources).await?;
                 self.look_for_topics().await;
@@ -142,6 +161,8 @@ impl Engine {
                 reason,
             } => {
                 if self.owned.get(&source) == Some(&generation) {
+                    let (start, log_end) = (u64::MAX, u64::MAX);
+                    self.on_trial.insert(source, Trial { start, log_end });
                     self.stop(source, reason);
                 }
                 Ok(None)
@@ -181,25 +202,57 @@ impl Engine {
             flushes,
             dead_letters,
         } = self.collect(kind).await?;
+        self.end_trials(kind, &flushes);
         // a dead letter is acknowledged before the insert that covers it: at least once
         self.bury(dead_letters).await;
+        let has_rows = flushes.iter().any(|flush| !flush.deltas.is_empty());
+        // asked after the messages were read, so that an id that is still the old one vouches for them
+        let mut to_begin_again = if has_rows || kind == FlushKind::Full {
+            self.of_topics_made_anew().await
+        } else {
+            Vec::new()
+        };
         let flushes = flushes
             .into_iter()
             .filter(|flush| self.owned.get(&flush.source) == Some(&flush.generation))
+            .filter(|flush| !to_begin_again.contains(&flush.source))
             .collect();
         let written = self.writer.write(flushes).await?;
         // ── stored: a crash before the commit below leaves a commit that is behind, which nobody reads from ──
-        if let Some(member) = &self.member {
-            member.commit(written.positions);
-        }
-        let mut to_begin_again = written.fenced;
+        self.commit(&written.positions);
+        to_begin_again.extend(written.fenced);
         if kind == FlushKind::Full {
             to_begin_again.extend(self.writer.keep_ledgers_young().await?);
-            to_begin_again.extend(self.of_topics_made_anew().await);
             to_begin_again.extend(self.answering().await);
             self.look_for_topics().await;
         }
         self.begin_again(to_begin_again).await
+    }
+
+    fn end_trials(&mut self, kind: FlushKind, flushes: &[EncodedFlush]) {
+        for flush in flushes {
+            let is_ours = self.owned.get(&flush.source) == Some(&flush.generation);
+            let trial = self.on_trial.get(&flush.source);
+            if is_ours && trial.is_some_and(|trial| trial.is_passed(flush.position, kind)) {
+                self.on_trial.remove(&flush.source);
+                self.go_on(flush.source);
+            }
+        }
+    }
+
+    fn go_on(&self, source: Source) {
+        tracing::info!(?source, "this partition goes on again");
+        self.status.tell_going_on(source);
+    }
+
+    fn commit(&self, positions: &[(Source, u64)]) {
+        let Some(member) = &self.member else { return };
+        let of = |&(source, offset): &(Source, u64)| Commit {
+            source,
+            offset,
+            ledger: self.writer.ledger(source.stream),
+        };
+        member.commit(positions.iter().map(of).collect());
     }
 
     async fn collect(&mut self, kind: FlushKind) -> anyhow::Result<WorkerFlush> {
@@ -293,6 +346,7 @@ impl Engine {
     pub fn drop_all(&mut self) -> anyhow::Result<()> {
         self.owned.clear();
         self.stopped.clear();
+        self.on_trial.clear();
         self.writer.forget_all();
         self.status.tell_blocked(None);
         for worker in &self.workers {
@@ -322,6 +376,7 @@ fn start_workers(
         registry: registry.clone(),
         request_limits: args.id_limits(),
         replica_limits: args.id_limits(),
+        max_producers: MAX_PRODUCERS,
         dead_letters_per_second: (MAX_DEAD_LETTERS_PER_SECOND / u32::try_from(n).unwrap_or(1))
             .max(1),
         status: status.clone(),

@@ -44,8 +44,9 @@ use crate::store::migrate::apply::{self, MigrateError};
 use conductor::Conductor;
 use status::Status;
 
-/// Open windows of a process, in bytes: past it the processor flushes early, and past that it reads no further.
-pub const DEFAULT_WINDOW_MEMORY: usize = 512 << 20;
+/// Open windows of a process and the rows that a flush makes of them, in bytes: past it the processor flushes early, and
+/// reads no further until that is stored. With it the process stays below 512 MiB, whatever ids are made up.
+pub const DEFAULT_WINDOW_MEMORY: usize = 256 << 20;
 
 /// How long a broker, a database or tables that are not there yet are waited for at the start.
 const START_PATIENCE: Duration = Duration::from_secs(60);
@@ -78,7 +79,7 @@ pub struct ProcessorArgs {
     /// Where /livez, /readyz and /metrics are; port 0 is any free one.
     #[arg(long, default_value = "127.0.0.1:9464", value_name = "ADDRESS")]
     pub listen: SocketAddr,
-    /// Bytes of open windows at which a flush is forced.
+    /// Bytes of open windows, and of the rows that a flush makes of them, at which one is forced.
     #[arg(long, default_value_t = DEFAULT_WINDOW_MEMORY, value_name = "BYTES")]
     pub window_memory: usize,
     /// Deployments kept apart between two coarse flushes; more are counted as __other__.

@@ -37,6 +37,11 @@ struct ReasonLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TopicLabels {
+    topic: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct TableLabels {
     table: &'static str,
 }
@@ -75,6 +80,7 @@ pub struct Status {
     events: Family<OutcomeLabels, Counter>,
     /// Messages and events refused, by topic and reason.
     refused: Family<ReasonLabels, Counter>,
+    repeated: Family<TopicLabels, Counter>,
     dead_letters_sent: Counter,
     dead_letters_left_out: Counter,
     readings_left_out: Counter,
@@ -106,6 +112,7 @@ impl Status {
             registry: Registry::default(),
             events: Family::default(),
             refused: Family::default(),
+            repeated: Family::default(),
             dead_letters_sent: Counter::default(),
             dead_letters_left_out: Counter::default(),
             readings_left_out: Counter::default(),
@@ -139,6 +146,11 @@ impl Status {
             "refused",
             "Messages, or events within one, refused by topic and reason",
             self.refused.clone(),
+        );
+        registry.register(
+            "repeated_messages",
+            "Messages that had come before: their producer sent them twice, and they are counted once",
+            self.repeated.clone(),
         );
         registry.register(
             "dead_letters_sent",
@@ -227,6 +239,11 @@ impl Status {
                 outcome: "late",
             })
             .inc_by(counts.late);
+        self.repeated
+            .get_or_create(&TopicLabels {
+                topic: self.topic(stream),
+            })
+            .inc_by(counts.repeated);
         self.readings_left_out.inc_by(n_readings_left_out);
     }
 

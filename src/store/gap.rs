@@ -80,8 +80,7 @@ pub async fn run(args: GapArgs) -> anyhow::Result<ExitCode> {
     let address = args.store.address()?;
     let client = address.client();
     migrate::apply::check(&client).await?;
-    let (topic_id, log) = ask_broker(args.kafka.clone(), source).await?;
-    let name = format!("{}/{topic_id}", args.topic);
+    let (name, log) = ask_broker(args.kafka.clone(), source).await?;
     let mut ledgers = Vec::new();
     for &table in stream.tables() {
         let mut by_partition = ledger::read(&client, table, &name, &[args.partition]).await?;
@@ -193,8 +192,9 @@ async fn ask_broker(kafka: KafkaArgs, source: Source) -> anyhow::Result<(String,
     let asked = tokio::task::spawn_blocking(move || {
         // a group of its own: it only looks
         let broker = Broker::new(&kafka, "modelmeter-gap")?;
-        let topic_id = broker.topic_id(source.stream)?;
-        anyhow::Ok((topic_id, broker.log(source)?))
+        let ledger = broker.ledger(source.stream)?;
+        let log = broker.log(source, &ledger)?;
+        anyhow::Ok((ledger, log))
     });
     asked.await?
 }

@@ -92,8 +92,9 @@ impl Columns {
         }
     }
 
-    /// No more rows.
-    pub fn finish(self) -> Chunk {
+    /// No more rows. Room that was reserved in vain is given back: a chunk waits for its turn, and chunks are many.
+    pub fn finish(mut self) -> Chunk {
+        self.columns.iter_mut().for_each(Vec::shrink_to_fit);
         Chunk {
             n_rows: self.n_rows,
             columns: self.columns.into_iter().map(Bytes::from).collect(),

@@ -1,26 +1,20 @@
 //! The processor as an operator meets it: what it says of itself, how it stops, how members share, what its limits do.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::time::Duration;
-
 use modelmeter::core::table::Table;
 use modelmeter::store::columns::columns;
 
 use crate::support::generator::{Replica, SECOND, Schemas, event};
 use crate::support::group;
 use crate::support::message::{Facts, Topic};
+use crate::support::probe::{get, metric, wait_until_ready};
 use crate::support::process::Role;
 use crate::support::publish::Publisher;
 use crate::support::random::{self, Random};
-use crate::support::space::{CATCH_UP, LEDGER_TABLES, Space};
+use crate::support::space::{CATCH_UP, LEDGER_TABLES, ROLLUPS, Space};
 use crate::support::wait_for;
 
 /// Requests of each message that `publish` sends.
 const EVENTS: i64 = 20;
-
-/// How long a scrape may take.
-const SCRAPE: Duration = Duration::from_secs(10);
 
 /// Sends `n` batches for each deployment and replica. Returns how many requests that were.
 fn publish(
@@ -57,39 +51,6 @@ fn publish(
     n_requests
 }
 
-/// Status and body of a GET.
-fn get(address: &str, path: &str) -> Option<(u16, String)> {
-    let host = address.strip_prefix("http://")?;
-    let mut stream = TcpStream::connect(host).ok()?;
-    stream.set_read_timeout(Some(SCRAPE)).ok()?;
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
-    )
-    .ok()?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text).ok()?;
-    let (head, body) = text.split_once("\r\n\r\n")?;
-    Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
-}
-
-/// The sum of a metric over the lines that contain all of these labels.
-fn metric(text: &str, name: &str, labels: &[&str]) -> f64 {
-    text.lines()
-        .filter(|line| line.starts_with(name) && labels.iter().all(|label| line.contains(label)))
-        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-        .sum()
-}
-
-fn wait_until_ready(address: &str) {
-    wait_for("the processor is ready", CATCH_UP, || {
-        match get(address, "/readyz") {
-            Some((200, _)) => Ok(()),
-            other => Err(format!("{other:?}")),
-        }
-    });
-}
-
 fn total(space: &Space, table: &str) -> u64 {
     let column = if table.starts_with("requests") {
         "requests"
@@ -103,7 +64,7 @@ fn total(space: &Space, table: &str) -> u64 {
 }
 
 fn assert_counted(space: &Space, n_requests: u64) {
-    for (table, _) in LEDGER_TABLES
+    for (table, _) in ROLLUPS
         .iter()
         .filter(|(table, _)| table.starts_with("requests"))
     {

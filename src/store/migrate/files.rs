@@ -24,7 +24,7 @@ macro_rules! migration {
 pub const BOOKKEEPING: Migration = migration!(0, "migrations", "0000_migrations.sql");
 
 /// All migrations in order. Files are only ever added: an applied one never changes again.
-pub const MIGRATIONS: [Migration; 9] = [
+pub const MIGRATIONS: [Migration; 10] = [
     migration!(1, "requests", "0001_requests.sql"),
     migration!(2, "requests_by_replica", "0002_requests_by_replica.sql"),
     migration!(3, "replicas", "0003_replicas.sql"),
@@ -34,6 +34,7 @@ pub const MIGRATIONS: [Migration; 9] = [
     migration!(7, "replicas_view", "0007_replicas_view.sql"),
     migration!(8, "cpu", "0008_cpu.sql"),
     migration!(9, "gpu", "0009_gpu.sql"),
+    migration!(10, "producers", "0010_producers.sql"),
 ];
 
 /// Settings of every table: (name, value). A merge syncs nothing by default, and the embedded engine
@@ -208,7 +209,7 @@ mod tests {
     #[test]
     fn versions_count_from_one_and_files_stay_embedded_in_order() {
         let versions: Vec<u32> = MIGRATIONS.iter().map(|m| m.version).collect();
-        assert_eq!(versions, (1..=9).collect::<Vec<u32>>());
+        assert_eq!(versions, (1..=10).collect::<Vec<u32>>());
     }
 
     #[test]
@@ -257,10 +258,11 @@ mod tests {
                 "response_time",
                 "replicas",
                 "cpu",
-                "gpu"
+                "gpu",
+                "producers"
             ]
         );
-        assert_eq!(objects.len() - views.len(), 9);
+        assert_eq!(objects.len() - views.len(), 11);
     }
 
     #[test]

@@ -52,7 +52,7 @@ const LONGEST_STALL_S: i64 = 60;
 const LONG_STALLS: f64 = 0.25;
 
 impl Strike {
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::Wire(Fault::CutRequest),
         Self::Wire(Fault::CutAnswer),
         Self::Wire(Fault::StallRequest(SHORT_STALL)),
@@ -64,6 +64,7 @@ impl Strike {
         Self::Wire(Fault::ErrorThoughStored),
         Self::Wire(Fault::ErrorAndNotStored),
         Self::Wire(Fault::Refuse),
+        Self::Wire(Fault::LittleMemory),
         Self::Wire(Fault::CutLedger),
         Self::KillAt(Hold::BeforeInsert),
         Self::KillAt(Hold::DuringInsert),

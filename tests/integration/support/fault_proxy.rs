@@ -33,6 +33,8 @@ pub enum Fault {
     ErrorAndNotStored,
     /// This connection and the following ones end as soon as something is asked, ledgers too.
     Refuse,
+    /// The engine gives this insert and the following ones too little memory.
+    LittleMemory,
     /// The answer of a look at a ledger is cut in its middle.
     CutLedger,
 }
@@ -65,6 +67,10 @@ const HEAD: usize = 1 << 14;
 
 /// A held request is given up when the test is over.
 const HELD_AT_MOST: Duration = Duration::from_secs(300);
+
+/// How the target of an insert begins, and what makes the engine refuse it with code 241.
+const TARGET: &[u8] = b"POST /?";
+const LITTLE_MEMORY: &[u8] = b"max_memory_usage=1000&";
 
 /// Between two tries of a late insert while another one runs.
 const BUSY: Duration = Duration::from_millis(20);
@@ -139,10 +145,9 @@ impl FaultProxy {
 
     /// Spoils the next request that it fits.
     pub fn arm(&self, act: Act) {
-        let n = if act == Act::Fail(Fault::Refuse) {
-            REFUSALS
-        } else {
-            1
+        let n = match act {
+            Act::Fail(Fault::Refuse | Fault::LittleMemory) => REFUSALS,
+            _ => 1,
         };
         let mut state = self.state();
         state.armed = Some((act, n));
@@ -279,6 +284,10 @@ impl FaultProxy {
             Fault::ExceptionAndNotStored => say(EXCEPTION),
             Fault::FalseOk => say(OK),
             Fault::ErrorAndNotStored => say(ERROR),
+            Fault::LittleMemory => {
+                let rest = request.strip_prefix(TARGET).expect("an insert's target");
+                self.pass(&[TARGET, LITTLE_MEMORY, rest].concat())
+            }
             Fault::Refuse => Then::Close,
         }
     }

@@ -1,6 +1,8 @@
 //! What an operator does to a consumer group and to topics behind the processors' back.
 
-use rdkafka::admin::{AdminClient, AdminOptions};
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
@@ -8,7 +10,10 @@ use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::space::{CATCH_UP, PARTITIONS, Topics};
-use super::wait_for;
+use super::{wait_for, wait_until};
+
+/// A broker that is up answers in milliseconds.
+const ANSWER: Duration = Duration::from_secs(10);
 
 type Admin = AdminClient<DefaultClientContext>;
 
@@ -60,10 +65,22 @@ pub fn commit(kafka: &str, name: &str, topics: &Topics, offset: i64) {
     });
 }
 
-/// Deletes a topic.
+/// Deletes a topic, and waits until the broker has forgotten it.
 pub fn delete_topic(kafka: &str, topic: &str) {
-    let deleted = block_on(admin(kafka).delete_topics(&[topic], &AdminOptions::new()));
+    let admin = admin(kafka);
+    let deleted = block_on(admin.delete_topics(&[topic], &AdminOptions::new()));
     assert!(matches!(deleted.as_deref(), Ok([Ok(_)])), "{deleted:?}");
+    wait_until("the topic is gone", CATCH_UP, || {
+        let all = admin.inner().fetch_metadata(None, ANSWER);
+        all.is_ok_and(|all| all.topics().iter().all(|t| t.name() != topic))
+    });
+}
+
+/// Gives a topic more partitions.
+pub fn add_partitions(kafka: &str, topic: &str, up_to: usize) {
+    let partitions = NewPartitions::new(topic, up_to);
+    let added = block_on(admin(kafka).create_partitions([&partitions], &AdminOptions::new()));
+    assert!(matches!(added.as_deref(), Ok([Ok(_)])), "{added:?}");
 }
 
 /// Deletes the messages before this offset, as retention would.

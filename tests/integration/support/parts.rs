@@ -87,6 +87,22 @@ impl Parts {
         }
     }
 
+    /// Where the engine keeps its data.
+    pub fn engine_dir(&self) -> PathBuf {
+        self.dir.path().join("clickhouse")
+    }
+
+    /// Where the broker keeps the log of one partition.
+    pub fn log_dir(&self, topic: &str, partition: i32) -> PathBuf {
+        let data = self.dir.path().join("kafka/data");
+        data.join(format!("{topic}-{partition}"))
+    }
+
+    /// A place for a copy of either.
+    pub fn copy_dir(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
     /// Starts the broker again where it was, after a kill.
     pub fn restart_broker(&mut self) {
         self.broker = start_broker(self.dir.path(), port_of(&self.kafka));
@@ -100,6 +116,19 @@ impl Parts {
         assert_eq!(address, self.clickhouse, "the same port again");
         Sql::new(&self.clickhouse, "default").execute("SELECT 1");
     }
+}
+
+/// Makes `to` what `from` is. Nobody may have either open.
+pub fn replace_dir(from: &Path, to: &Path) {
+    if to.exists() {
+        std::fs::remove_dir_all(to).expect("the old folder can be removed");
+    }
+    let status = std::process::Command::new("cp")
+        .arg("-a")
+        .args([from, to])
+        .status()
+        .expect("cp runs");
+    assert!(status.success(), "{} is copied", from.display());
 }
 
 fn port_of(address: &str) -> &str {

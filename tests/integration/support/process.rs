@@ -118,6 +118,15 @@ impl Role {
             .is_none()
     }
 
+    /// The most memory that it ever had resident, as the kernel counts it.
+    pub fn peak_memory_mib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))
+            .expect("the process runs");
+        let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|l| l.trim().trim_end_matches(" kB").parse::<u64>().ok());
+        kib.expect("a size in kB") / 1024
+    }
+
     /// SIGKILL: no word of farewell.
     pub fn kill(&mut self) {
         self.child.kill().expect("a child can be killed");

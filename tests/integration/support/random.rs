@@ -17,12 +17,20 @@ pub fn seed(test: &str) -> u64 {
 
 /// The environment's `ROUNDS`, else as many as the test wants.
 pub fn rounds(wanted: usize) -> usize {
+    number("ROUNDS", wanted)
+}
+
+/// A number of the environment, else the one that the test has.
+pub fn number(name: &str, wanted: usize) -> usize {
     #[allow(
         clippy::disallowed_methods,
         reason = "a test's length is no configuration of the product"
     )]
-    let given = std::env::var("ROUNDS").ok();
-    given.map_or(wanted, |text| text.parse().expect("ROUNDS is a number"))
+    let given = std::env::var(name).ok();
+    given.map_or(wanted, |text| {
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name} is a number"))
+    })
 }
 
 #[derive(Debug, Clone)]

@@ -18,7 +18,21 @@ pub const PARTITIONS: i32 = 4;
 pub const CATCH_UP: Duration = Duration::from_secs(90);
 
 /// The tables that keep a ledger, with the topic that it counts.
-pub const LEDGER_TABLES: [(&str, Topic); 8] = [
+pub const LEDGER_TABLES: [(&str, Topic); 10] = [
+    ("requests_10s", Topic::Requests),
+    ("requests_1m", Topic::Requests),
+    ("requests_1h", Topic::Requests),
+    ("requests_by_replica_1m", Topic::Requests),
+    ("requests_by_replica_1h", Topic::Requests),
+    ("requests_marks", Topic::Requests),
+    ("replicas_10s", Topic::Replicas),
+    ("replicas_1m", Topic::Replicas),
+    ("replicas_1h", Topic::Replicas),
+    ("replicas_marks", Topic::Replicas),
+];
+
+/// Those of them that hold windows.
+pub const ROLLUPS: [(&str, Topic); 8] = [
     ("requests_10s", Topic::Requests),
     ("requests_1m", Topic::Requests),
     ("requests_1h", Topic::Requests),
@@ -72,7 +86,8 @@ impl Space {
         space
     }
 
-    fn migrate(&self) {
+    /// What an operator does first: the tables, and the topics that are missing.
+    pub fn migrate(&self) {
         let mut arguments = vec!["migrate".to_owned(), "up".to_owned()];
         arguments.extend(self.kafka_arguments());
         arguments.extend(self.store_arguments(&self.clickhouse));
@@ -139,18 +154,22 @@ impl Space {
 
     /// Tells that the requests before an offset are gone; the exit and what was printed.
     pub fn gap(&self, partition: i32, to: &str, more: &[&str]) -> (ExitStatus, String) {
+        self.gap_of(&self.topics.requests, partition, to, more)
+    }
+
+    /// The same of any topic.
+    pub fn gap_of(
+        &self,
+        topic: &str,
+        partition: i32,
+        to: &str,
+        more: &[&str],
+    ) -> (ExitStatus, String) {
         let mut arguments = vec!["gap".to_owned()];
         arguments.extend(self.kafka_arguments());
         arguments.extend(self.store_arguments(&self.clickhouse));
         let partition = partition.to_string();
-        let own = [
-            "--topic",
-            &self.topics.requests,
-            "--partition",
-            &partition,
-            "--to",
-            to,
-        ];
+        let own = ["--topic", topic, "--partition", &partition, "--to", to];
         arguments.extend(own.iter().chain(more).map(|text| (*text).to_owned()));
         process::run(&arguments)
     }
@@ -177,7 +196,17 @@ impl Space {
         ends: &BTreeMap<(Topic, i32), u64>,
         processors: &mut [&mut Role],
     ) {
-        super::wait_for("every table has counted the whole log", CATCH_UP, || {
+        self.wait_until_counted_within(CATCH_UP, ends, processors);
+    }
+
+    /// The same, for a log that takes longer.
+    pub fn wait_until_counted_within(
+        &self,
+        deadline: Duration,
+        ends: &BTreeMap<(Topic, i32), u64>,
+        processors: &mut [&mut Role],
+    ) {
+        super::wait_for("every table has counted the whole log", deadline, || {
             for processor in processors.iter_mut() {
                 assert!(
                     processor.is_running(),

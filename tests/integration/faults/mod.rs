@@ -1,0 +1,10 @@
+//! Faults that strike once and at a known moment, each with the truth beside it: after every one of them each table holds
+//! each message once, or a counter or an alarm says why not. What strikes at random is [`crate::crash`]'s.
+
+mod cardinality;
+mod history;
+mod ledgers;
+mod load;
+mod outages;
+mod store;
+mod topics;
