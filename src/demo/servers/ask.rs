@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 /// An answer that is not over by then is a failure of the demo: every server answers, or is killed and started again.
-const PATIENCE: Duration = Duration::from_secs(240);
+const PATIENCE: Duration = Duration::from_secs(480);
 
 /// The agent's own answers begin so; a server's do not.
 const BY_AGENT: &[u8] = b"modelmeter agent:";

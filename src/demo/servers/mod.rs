@@ -30,7 +30,7 @@ pub use verdict::{differences, tell};
 pub const IDS: [&str; 3] = [fleet::IRIS.id, fleet::STREAMER.id, fleet::STREAMER_DEV.id];
 
 /// From the end of the replay to the end of the play, which never ends before everything has happened once. Python servers
-/// load three times in it, one after another; on a machine with twenty processes to a core each took up to 100 s.
+/// load three times in it, one after another; on a machine with twenty processes to a core each may take minutes.
 const FINISH_DEADLINE: Duration = Duration::from_secs(600);
 
 #[derive(Debug, thiserror::Error)]
