@@ -14,7 +14,7 @@ BUILT := $(or $(CARGO_TARGET_DIR),target)
 # the demo's binary; its test takes the one that the other tests were built with
 PROGRAM = $(BUILT)/release/modelmeter
 
-.PHONY: help prerequisites local-parts build demo fmt lint test test-page test-demo simulate fuzz bench clean crash-test
+.PHONY: help prerequisites local-parts build demo fmt lint test test-page test-demo simulate fuzz bench clean crash-test attack-test
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -49,6 +49,13 @@ test: local-parts $(VENV)/.made lint ## lint, then unit, property, integration a
 crash-test: ROUNDS ?= 200
 crash-test: local-parts $(VENV)/.made ## faults alone and in pairs, ROUNDS=200 of them; SEED= repeats a run; `make test` has 20
 	ROUNDS='$(ROUNDS)' cargo test --locked --test integration crash:: -- --nocapture
+	@command -v strace >/dev/null || { echo "crash-test: missing: strace (apt-get install strace); the engine's system calls were left out" >&2; exit 1; }
+	cargo test --locked --test integration faults::syscalls:: -- --ignored --nocapture
+
+attack-test: IDS ?= 1000000
+attack-test: local-parts $(VENV)/.made ## IDS=1000000 made-up deployments and as many replicas: totals, memory; and how fast an outage is caught up with
+	IDS='$(IDS)' cargo test --release --locked --test integration faults::cardinality:: -- --nocapture
+	cargo test --release --locked --test integration faults::catch_up:: -- --ignored --nocapture
 
 test-page: local-parts $(PAGE)/node_modules/.made ## the page in a browser, on the real engine; as root, install chromium where it is missing
 	@$(PAGE)/browser

@@ -74,6 +74,8 @@ fn bad_frames(random: &mut Random, schemas: &Schemas, now: i64) -> Vec<Message> 
     unknown[5] ^= 0x55;
     let mut no_marker = good_batch.clone();
     no_marker[0] = 0;
+    // an id of 16 GiB, announced in five bytes
+    let bomb = [&good_batch[..FRAME], &[0xFE, 0xFF, 0xFF, 0xFF, 0x7F]].concat();
     let mut trailing = good_batch.clone();
     trailing.push(0);
     let bytes = (0..random.between(1, 200))
@@ -99,6 +101,7 @@ fn bad_frames(random: &mut Random, schemas: &Schemas, now: i64) -> Vec<Message> 
             good_sample[..good_sample.len() - 1].to_vec(),
             TRUNCATED,
         ),
+        of(Topic::Requests, bomb, TRUNCATED),
         of(Topic::Requests, trailing, BAD_VALUE),
         of(Topic::Requests, good_sample, WRONG_MESSAGE),
         of(Topic::Replicas, good_batch, WRONG_MESSAGE),
