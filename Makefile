@@ -14,7 +14,8 @@ BUILT := $(or $(CARGO_TARGET_DIR),target)
 # the demo's binary; its test takes the one that the other tests were built with
 PROGRAM = $(BUILT)/release/modelmeter
 
-.PHONY: help prerequisites local-parts build demo fmt lint test test-page test-demo simulate fuzz bench clean crash-test attack-test
+.PHONY: help prerequisites local-parts build demo fmt lint test test-page test-demo simulate fuzz bench clean crash-test attack-test \
+    agent-kill-test
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -57,6 +58,10 @@ attack-test: local-parts $(VENV)/.made ## IDS=1000000 made-up deployments and as
 	IDS='$(IDS)' cargo test --release --locked --test integration faults::cardinality:: -- --nocapture
 	cargo test --release --locked --test integration faults::catch_up:: -- --ignored --nocapture
 
+agent-kill-test: ROUNDS ?= 50
+agent-kill-test: local-parts ## the agent killed under load, ROUNDS=50 times; SEED= repeats a run; `make test` has 6
+	ROUNDS='$(ROUNDS)' cargo test --locked --test integration agent_path::kill:: -- --nocapture
+
 test-page: local-parts $(PAGE)/node_modules/.made ## the page in a browser, on the real engine; as root, install chromium where it is missing
 	@$(PAGE)/browser
 	cargo build --locked
@@ -93,8 +98,9 @@ bench: build local-parts ## what an event and a panel cost: instructions (with v
 	cargo bench --locked --bench pipeline
 	cargo bench --locked --bench panel
 
-bench-agent: build ## what the agent's proxy costs beside nginx and haproxy; needs nginx, haproxy, h2load; target/bench/agent.json
+bench-agent: build local-parts ## what the agent's proxy costs beside nginx and haproxy (both needed), and with Kafka up, slow, down, back; target/bench/agent*.json
 	tests/bench/agent/run.py $(BUILT)/release/modelmeter
+	tests/bench/agent/kafka.py $(BUILT)/release/modelmeter --parts $(PARTS)
 
 clean: ## remove what was built and fetched
 	cargo clean

@@ -4,6 +4,7 @@ use super::deployment::DeploymentRow;
 use super::ids::Ids;
 use super::ledger::LedgerCounts;
 use super::level::Open;
+use super::marks::Changes;
 use super::replica_window::ReplicaWindow;
 use super::request_window::{ReplicaRequestWindow, RequestWindow};
 use super::table::{Source, Table};
@@ -22,6 +23,7 @@ pub enum Rows<'a> {
     Requests(Windows<'a, RequestWindow>),
     ReplicaRequests(Windows<'a, ReplicaRequestWindow>),
     Replicas(Windows<'a, ReplicaWindow>),
+    Marks(Changes<'a>),
 }
 
 /// Windows with data, and the ids that their owners' numbers stand for.

@@ -24,6 +24,10 @@ pub struct LedgerCounts {
     pub late: u64,
     /// Messages refused whole.
     pub invalid: u64,
+    /// Messages that could be read, those that came again among them.
+    pub messages: u64,
+    /// Messages that had come before, and of which nothing was counted again.
+    pub repeated: u64,
 }
 
 impl LedgerCounts {
@@ -33,6 +37,8 @@ impl LedgerCounts {
             events: self.events - base.events,
             late: self.late - base.late,
             invalid: self.invalid - base.invalid,
+            messages: self.messages - base.messages,
+            repeated: self.repeated - base.repeated,
         }
     }
 }

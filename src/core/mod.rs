@@ -1,7 +1,7 @@
 //! What the numbers are: events, windows, sketches, rollups and their merge laws. No clock, no I/O.
 //!
 //! A message becomes [`event`]s; a [`partition`] folds them into windows and knows which of its tables has covered
-//! which offsets; a flush hands out [`delta`]s; [`ledger`] says what an answer of the store means and
+//! which offsets; [`marks`] tell a message that came before; a flush hands out [`delta`]s; [`ledger`] says what an answer of the store means and
 //! [`recovery`] where to begin.
 pub mod delta;
 pub mod deployment;
@@ -9,6 +9,7 @@ pub mod event;
 pub mod ids;
 pub mod ledger;
 pub mod level;
+pub mod marks;
 pub mod partition;
 pub mod recovery;
 pub mod replica_fold;

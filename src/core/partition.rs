@@ -13,10 +13,11 @@ use super::deployment::{DeploymentRow, Facts, Seen};
 use super::event::{BatchHead, GpuReading, ReplicaSample, RequestEvent};
 use super::ids::IdLimits;
 use super::ledger::LedgerCounts;
+use super::marks::Marks;
 use super::recovery::Recovery;
 use super::replica_fold::ReplicaFold;
 use super::request_fold::{RequestFold, second_of};
-use super::table::{Source, Stream, Table, TableSet, Tier};
+use super::table::{Source, Stream, Table, TableSet};
 
 /// How far before the broker's append time an event may lie.
 pub const ACCEPT_BACK_US: i64 = 48 * 3600 * 1_000_000;
@@ -99,11 +100,19 @@ pub struct Partition {
     next_cut: u64,
     counts: LedgerCounts,
     n_readings_left_out: u64,
+    marks: Marks,
     fold: Fold,
 }
 
 impl Partition {
-    pub fn new(source: Source, generation: u64, recovery: &Recovery, limits: IdLimits) -> Self {
+    /// `marks` are those of all messages below the recovery's start.
+    pub fn new(
+        source: Source,
+        generation: u64,
+        recovery: &Recovery,
+        marks: Marks,
+        limits: IdLimits,
+    ) -> Self {
         let fold = match source.stream {
             Stream::Requests => Fold::Requests(Box::new(RequestFold::new(limits))),
             Stream::Replicas => Fold::Replicas(Box::new(ReplicaFold::new(limits))),
@@ -129,6 +138,7 @@ impl Partition {
             next_cut: u64::MAX,
             counts: LedgerCounts::default(),
             n_readings_left_out: 0,
+            marks,
             fold,
         };
         partition.find_next_cut();
@@ -177,8 +187,8 @@ impl Partition {
         }
     }
 
-    /// Accounts for the message at `offset`, whatever becomes of it. Exactly one of the `fold_…` functions or
-    /// [`Self::refuse`] follows.
+    /// Accounts for the message at `offset`, whatever becomes of it. [`Self::refuse`] follows, or [`Self::is_new`] and,
+    /// where it is, one of the `fold_…` functions.
     #[inline]
     pub fn begin_message(&mut self, offset: u64, append_ms: i64) {
         self.next = offset + 1;
@@ -189,6 +199,15 @@ impl Partition {
                 progress.append_ms.get_or_insert(append_ms);
             }
         }
+    }
+
+    /// False where the message that was begun had come before: its producer sent it twice, and nothing of it is counted.
+    #[inline]
+    pub fn is_new(&mut self, head: &BatchHead<'_>, append_ms: i64) -> bool {
+        let is_new = self.marks.note(head, self.next - 1, append_ms);
+        self.counts.messages += 1;
+        self.counts.repeated += u64::from(!is_new);
+        is_new
     }
 
     /// Leader epoch of the last message; −1 where unknown.
@@ -351,9 +370,16 @@ impl Partition {
             Fold::Requests(fold) => fold.flush(kind, active, &mut emit_rows),
             Fold::Replicas(fold) => fold.flush(kind, active, &mut emit_rows),
         }
+        if kind == FlushKind::Full {
+            let table = self.source.stream.marks();
+            if active.contains(table) {
+                emit_rows(table, Rows::Marks(self.marks.changes()));
+            }
+            self.marks.clear_changes();
+        }
         let deployments = self.take_deployments(kind);
         for progress in &mut self.tables {
-            let is_covered = kind == FlushKind::Full || progress.table.tier() == Tier::TenSeconds;
+            let is_covered = kind == FlushKind::Full || progress.table.is_fine();
             if is_covered && progress.from <= self.next {
                 progress.from = self.next;
                 progress.base = self.counts;

@@ -40,6 +40,26 @@ pub struct Recovery {
     pub n_started_late: u32,
 }
 
+impl Recovery {
+    /// Reads from `boundary` on, where the marks of producers are known: at or below the start. Nothing is taken twice by
+    /// that, since each table takes rows from its own offset on. Where the log begins above the boundary, the marks of the
+    /// messages between are not to be had, and the start stays.
+    pub fn begin_at(&mut self, boundary: Boundary, log: Log) {
+        if (log.start..self.start).contains(&boundary.offset) {
+            self.start = boundary.offset;
+            self.epoch = boundary.epoch;
+        }
+    }
+}
+
+/// An offset as of which the marks of producers are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Boundary {
+    pub offset: u64,
+    /// Kafka's leader epoch there; −1 where unknown.
+    pub epoch: i32,
+}
+
 /// Why a partition cannot go on by itself. The others do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Stopped {
@@ -196,6 +216,23 @@ mod tests {
             .map(|t| (t.from, t.needs_heartbeat))
             .collect();
         assert_eq!(froms, [(70, false), (40, false), (40, true)]);
+    }
+
+    #[test]
+    fn reading_begins_where_the_marks_are_known() {
+        let ledgers = [
+            (Table::Replicas10s, ledger(70)),
+            (Table::ReplicasMarks, ledger(90)),
+        ];
+        let begun = |offset| {
+            let mut recovery = recover(&ledgers, LOG).expect("goes on");
+            recovery.begin_at(Boundary { offset, epoch: 2 }, LOG);
+            (recovery.start, recovery.epoch)
+        };
+        assert_eq!(begun(40), (40, 2));
+        assert_eq!(begun(70), (70, 3));
+        // the log begins at 10
+        assert_eq!(begun(9), (70, 3));
     }
 
     #[test]

@@ -10,7 +10,7 @@ pub enum Stream {
 impl Stream {
     pub const ALL: [Self; 2] = [Self::Requests, Self::Replicas];
 
-    /// The tables that this stream is folded into, finest first.
+    /// The tables that this stream is folded into, finest first, the marks of its producers last.
     pub const fn tables(self) -> &'static [Table] {
         match self {
             Self::Requests => &[
@@ -19,8 +19,22 @@ impl Stream {
                 Table::Requests1h,
                 Table::RequestsByReplica1m,
                 Table::RequestsByReplica1h,
+                Table::RequestsMarks,
             ],
-            Self::Replicas => &[Table::Replicas10s, Table::Replicas1m, Table::Replicas1h],
+            Self::Replicas => &[
+                Table::Replicas10s,
+                Table::Replicas1m,
+                Table::Replicas1h,
+                Table::ReplicasMarks,
+            ],
+        }
+    }
+
+    /// Where the producers' sequences of this stream are kept.
+    pub const fn marks(self) -> Table {
+        match self {
+            Self::Requests => Table::RequestsMarks,
+            Self::Replicas => Table::ReplicasMarks,
         }
     }
 }
@@ -63,13 +77,29 @@ pub enum Table {
     Requests1h,
     RequestsByReplica1m,
     RequestsByReplica1h,
+    RequestsMarks,
     Replicas10s,
     Replicas1m,
     Replicas1h,
+    ReplicasMarks,
 }
 
 impl Table {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
+        Self::Requests10s,
+        Self::Requests1m,
+        Self::Requests1h,
+        Self::RequestsByReplica1m,
+        Self::RequestsByReplica1h,
+        Self::RequestsMarks,
+        Self::Replicas10s,
+        Self::Replicas1m,
+        Self::Replicas1h,
+        Self::ReplicasMarks,
+    ];
+
+    /// Those that hold windows.
+    pub const ROLLUPS: [Self; 8] = [
         Self::Requests10s,
         Self::Requests1m,
         Self::Requests1h,
@@ -87,32 +117,49 @@ impl Table {
             Self::Requests1h => "requests_1h",
             Self::RequestsByReplica1m => "requests_by_replica_1m",
             Self::RequestsByReplica1h => "requests_by_replica_1h",
+            Self::RequestsMarks => "requests_marks",
             Self::Replicas10s => "replicas_10s",
             Self::Replicas1m => "replicas_1m",
             Self::Replicas1h => "replicas_1h",
+            Self::ReplicasMarks => "replicas_marks",
         }
     }
 
     pub const fn stream(self) -> Stream {
         match self {
-            Self::Replicas10s | Self::Replicas1m | Self::Replicas1h => Stream::Replicas,
+            Self::Replicas10s | Self::Replicas1m | Self::Replicas1h | Self::ReplicasMarks => {
+                Stream::Replicas
+            }
             _ => Stream::Requests,
         }
     }
 
-    pub const fn tier(self) -> Tier {
+    /// The length of its windows; none where it holds marks.
+    pub const fn tier(self) -> Option<Tier> {
         match self {
-            Self::Requests10s | Self::Replicas10s => Tier::TenSeconds,
-            Self::Requests1m | Self::RequestsByReplica1m | Self::Replicas1m => Tier::Minute,
-            Self::Requests1h | Self::RequestsByReplica1h | Self::Replicas1h => Tier::Hour,
+            Self::Requests10s | Self::Replicas10s => Some(Tier::TenSeconds),
+            Self::Requests1m | Self::RequestsByReplica1m | Self::Replicas1m => Some(Tier::Minute),
+            Self::Requests1h | Self::RequestsByReplica1h | Self::Replicas1h => Some(Tier::Hour),
+            Self::RequestsMarks | Self::ReplicasMarks => None,
         }
+    }
+
+    /// A fine flush covers it; the others wait for a full one.
+    pub const fn is_fine(self) -> bool {
+        matches!(self.tier(), Some(Tier::TenSeconds))
+    }
+
+    /// It holds the marks of producers, and no windows.
+    pub const fn holds_marks(self) -> bool {
+        self.tier().is_none()
     }
 
     /// The column that counts what `ledger_events` counts.
     pub const fn counted(self) -> &'static str {
-        match self.stream() {
-            Stream::Requests => "requests",
-            Stream::Replicas => "samples",
+        match (self.holds_marks(), self.stream()) {
+            (true, _) => "messages",
+            (false, Stream::Requests) => "requests",
+            (false, Stream::Replicas) => "samples",
         }
     }
 
@@ -120,8 +167,8 @@ impl Table {
     /// its month, since 730 day-partitions made the guard cost twenty times as much as 25 months.
     pub fn ingest_day(self, day: i64) -> i64 {
         match self.tier() {
-            Tier::TenSeconds | Tier::Minute => day,
-            Tier::Hour => first_of_month(day),
+            Some(Tier::Hour) => first_of_month(day),
+            _ => day,
         }
     }
 }
@@ -140,7 +187,7 @@ fn first_of_month(day: i64) -> i64 {
 
 /// Some of the tables.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct TableSet(u8);
+pub struct TableSet(u16);
 
 impl TableSet {
     pub const fn contains(self, table: Table) -> bool {
@@ -187,5 +234,7 @@ mod tests {
             Stream::ALL.iter().map(|s| s.tables().len()).sum::<usize>(),
             Table::ALL.len()
         );
+        let rollups = Table::ALL.into_iter().filter(|table| !table.holds_marks());
+        assert!(rollups.eq(Table::ROLLUPS));
     }
 }

@@ -15,6 +15,10 @@ pub enum ApiError {
     UnknownDeployment(String),
     #[error("there is nothing at {0}; the API is /api/v1/deployments and /api/v1/panel")]
     NotFound(String),
+    #[error(
+        "this server is not to be called {0:?}: it answers to localhost and its own address, and to each --allow-host"
+    )]
+    Host(String),
     #[error("only GET and HEAD are answered here")]
     Method,
     #[error("more than {limit} panels are being read; try again")]
@@ -46,6 +50,7 @@ impl ApiError {
         match self {
             Self::BadParameter { .. } => StatusCode::BAD_REQUEST,
             Self::UnknownDeployment(_) | Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::Host(_) => StatusCode::FORBIDDEN,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Busy { .. } | Self::Unreachable(_) | Self::Deadline { .. } => {
                 StatusCode::SERVICE_UNAVAILABLE
@@ -59,6 +64,7 @@ impl ApiError {
             Self::BadParameter { .. } => "bad_parameter",
             Self::UnknownDeployment(_) => "unknown_deployment",
             Self::NotFound(_) => "not_found",
+            Self::Host(_) => "host_not_allowed",
             Self::Method => "method_not_allowed",
             Self::Busy { .. } => "busy",
             Self::Unreachable(_) => "clickhouse_unreachable",

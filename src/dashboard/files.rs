@@ -22,7 +22,7 @@ macro_rules! file {
     };
 }
 
-static FILES: [File; 15] = [
+static FILES: [File; 16] = [
     file!("/", "index.html", HTML),
     file!("/page/style.css", "style.css", STYLE),
     file!("/page/icon.svg", "icon.svg", SVG),
@@ -33,6 +33,7 @@ static FILES: [File; 15] = [
     file!("/page/card.js", "card.js", SCRIPT),
     file!("/page/plot.js", "plot.js", SCRIPT),
     file!("/page/words.js", "words.js", SCRIPT),
+    file!("/page/thin.js", "thin.js", SCRIPT),
     file!("/page/strip.js", "strip.js", SCRIPT),
     file!("/page/trouble.js", "trouble.js", SCRIPT),
     file!("/page/vendor/uPlot.esm.js", "vendor/uPlot.esm.js", SCRIPT),

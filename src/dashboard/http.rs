@@ -1,4 +1,5 @@
-//! The HTTP side: connections, routes, headers. It refuses methods that write, and bounds connections, panels read at
+//! The HTTP side: connections, routes, headers. It refuses methods that write and
+//! hosts that are not its own, and bounds connections, panels read at
 //! once, and how long ClickHouse may take.
 
 use std::convert::Infallible;
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::error::ApiError;
+use super::host::Hosts;
 use super::query_string::{self, PanelQuery};
 use super::{deployments, files, panel};
 use crate::clock;
@@ -93,7 +95,12 @@ impl Store {
 }
 
 /// Serves until `shutdown`, then closes what is idle and lets what runs end.
-pub async fn serve(listener: TcpListener, store: Arc<Store>, shutdown: CancellationToken) {
+pub async fn serve(
+    listener: TcpListener,
+    store: Arc<Store>,
+    hosts: Arc<Hosts>,
+    shutdown: CancellationToken,
+) {
     let connections = TaskTracker::new();
     let free = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
@@ -107,9 +114,10 @@ pub async fn serve(listener: TcpListener, store: Arc<Store>, shutdown: Cancellat
         };
         match accepted {
             Ok((stream, _)) => {
-                let (store, shutdown) = (Arc::clone(&store), shutdown.clone());
+                let (store, hosts) = (Arc::clone(&store), Arc::clone(&hosts));
+                let shutdown = shutdown.clone();
                 connections.spawn(async move {
-                    serve_connection(stream, store, shutdown).await;
+                    serve_connection(stream, store, hosts, shutdown).await;
                     drop(permit);
                 });
             }
@@ -124,12 +132,23 @@ pub async fn serve(listener: TcpListener, store: Arc<Store>, shutdown: Cancellat
     connections.wait().await;
 }
 
-async fn serve_connection(stream: TcpStream, store: Arc<Store>, shutdown: CancellationToken) {
+async fn serve_connection(
+    stream: TcpStream,
+    store: Arc<Store>,
+    hosts: Arc<Hosts>,
+    shutdown: CancellationToken,
+) {
     // Answers are written whole; waiting for more to send only costs time.
     drop(stream.set_nodelay(true));
     let service = service_fn(move |request| {
-        let store = Arc::clone(&store);
-        async move { Ok::<_, Infallible>(answer(&request, &store).await) }
+        let (store, hosts) = (Arc::clone(&store), Arc::clone(&hosts));
+        async move {
+            let answer = match hosts.check(&request) {
+                Ok(()) => answer(&request, &store).await,
+                Err(error) => failed(&error),
+            };
+            Ok::<_, Infallible>(answer)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

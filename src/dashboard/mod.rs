@@ -1,18 +1,20 @@
 //! The page and its JSON API: what the views say of one deployment, drawn. It computes no metric of its own, writes
 //! nothing, and builds no query text from a parameter.
 //!
-//! A request's way: [`http`] takes it, [`query_string`] and [`range`] turn its parameters into typed values, [`panel`]
+//! A request's way: [`http`] takes it where [`host`] knows the name it calls, [`query_string`] and [`range`] turn its parameters into typed values, [`panel`]
 //! and [`deployments`] ask ClickHouse with the statements of [`views`] (the public views' numbers, read a stream at a time),
-//! and [`coverage`] tells no data from zero.
+//! [`coverage`] tells no data from zero, and [`strip`] sums up the last minutes.
 
 mod coverage;
 mod deployments;
 pub mod error;
 mod files;
+mod host;
 mod http;
 mod panel;
 pub mod query_string;
 pub mod range;
+mod strip;
 pub mod views;
 
 use std::io::Write as _;
@@ -33,6 +35,10 @@ pub struct DashboardArgs {
     /// on loopback.
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "HOST:PORT")]
     pub listen: SocketAddr,
+    /// A host that requests may name besides localhost and the address itself, such as the name of a proxy in front; may
+    /// be given more than once. On loopback other names get 403.
+    #[arg(long = "allow-host", value_name = "HOST")]
+    pub allowed_hosts: Vec<host::AllowedHost>,
 }
 
 /// Serves the page until it is told to stop. It starts without ClickHouse too: the page says what is missing.
@@ -50,6 +56,7 @@ pub async fn run(args: DashboardArgs, shutdown: CancellationToken) -> anyhow::Re
     writeln!(stdout, "dashboard: listening on http://{address}")
         .and_then(|()| stdout.flush())
         .context("stdout is closed")?;
-    http::serve(listener, store, shutdown).await;
+    let hosts = Arc::new(host::Hosts::new(address, args.allowed_hosts));
+    http::serve(listener, store, hosts, shutdown).await;
     Ok(())
 }

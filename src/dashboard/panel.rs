@@ -10,6 +10,7 @@ use super::error::{ApiError, Told};
 use super::http::Store;
 use super::query_string::PanelQuery;
 use super::range::Range;
+use super::strip::{self, Strip, Total};
 use super::views::{self, CHARTS, Chart, Source};
 
 #[derive(Debug, Serialize)]
@@ -29,6 +30,8 @@ pub struct Panel {
     stopped_since: Option<u32>,
     /// Of requests, as in the charts `volume`, `end_to_end` and `inference`.
     coverage: Vec<Coverage>,
+    /// Null where requests could not be read.
+    strip: Option<Strip>,
     charts: BTreeMap<&'static str, ChartAnswer>,
 }
 
@@ -47,9 +50,10 @@ enum ChartAnswer {
     },
 }
 
-/// A step of requests.
+/// A step of requests, or with `at` 0 a total.
 #[derive(Debug, clickhouse::Row, Deserialize)]
 struct Asked {
+    period: u8,
     at: u32,
     numbers: Vec<Option<f64>>,
     last_us: u64,
@@ -80,8 +84,14 @@ type Numbers = BTreeMap<u32, Vec<Option<f64>>>;
 
 /// What was read.
 struct Answers {
-    requests: Result<Numbers, ApiError>,
+    requests: Result<Requests, ApiError>,
     samples: Numbers,
+}
+
+struct Requests {
+    steps: Numbers,
+    recent: Option<Total>,
+    whole: Option<Total>,
 }
 
 /// Asks for requests and samples at once.
@@ -121,7 +131,7 @@ pub async fn read(store: &Store, query: PanelQuery, now: u32) -> Result<Panel, A
     let states = states.collect();
     let covered = sampled.into_iter().filter(|step| !step.numbers.is_empty());
     let answers = Answers {
-        requests: asked.map(|rows| rows.into_iter().map(|row| (row.at, row.numbers)).collect()),
+        requests: asked.map(Requests::of),
         samples: covered.map(|step| (step.at, step.numbers)).collect(),
     };
     Ok(assemble(
@@ -142,7 +152,7 @@ fn assemble(
 ) -> Panel {
     let steps: Vec<u32> = range.steps().collect();
     let asked = match &answers.requests {
-        Ok(rows) => rows.keys().copied().collect(),
+        Ok(requests) => requests.steps.keys().copied().collect(),
         Err(_) => BTreeSet::new(),
     };
     let known = Known {
@@ -170,15 +180,49 @@ fn assemble(
             .iter()
             .map(|chart| (chart.name, answers.chart(chart, &known)))
             .collect(),
+        strip: answers
+            .requests
+            .as_ref()
+            .ok()
+            .map(|requests| strip::of(range, &coverage, requests.recent, requests.whole)),
         coverage,
         deployment,
+    }
+}
+
+impl Requests {
+    fn of(rows: Vec<Asked>) -> Self {
+        let (totals, steps): (Vec<Asked>, Vec<Asked>) =
+            rows.into_iter().partition(|row| row.at == 0);
+        let total = |period| totals.iter().find(|row| row.period == period).map(total);
+        Self {
+            recent: total(views::RECENT),
+            whole: total(views::WHOLE),
+            steps: steps.into_iter().map(|row| (row.at, row.numbers)).collect(),
+        }
+    }
+}
+
+fn total(row: &Asked) -> Total {
+    let number = |column: &str| {
+        let at = views::REQUESTS
+            .columns
+            .iter()
+            .position(|known| *known == column);
+        at.and_then(|at| row.numbers.get(at).copied().flatten())
+    };
+    Total {
+        requests: number("requests").unwrap_or_default(),
+        share_5xx: number("share_5xx"),
+        end_to_end_p95_ms: number("end_to_end_p95_ms"),
+        inference_p95_ms: number("inference_p95_ms"),
     }
 }
 
 impl Answers {
     fn chart(&self, chart: &Chart, known: &Known<'_>) -> ChartAnswer {
         let (rows, coverage) = match (chart.source, &self.requests) {
-            (Source::Requests, Ok(rows)) => (rows, known.of_requests()),
+            (Source::Requests, Ok(requests)) => (&requests.steps, known.of_requests()),
             (Source::Requests, Err(error)) => {
                 return ChartAnswer::Failed {
                     error: error.told(),
@@ -230,7 +274,9 @@ impl Asking<'_> {
 
     async fn requests(&self) -> Result<Vec<Asked>, ApiError> {
         let sql = views::REQUESTS.sql(self.range.tier());
-        self.store.rows(self.query(sql)).await
+        let (start, stop) = self.range.recent();
+        let query = self.query(sql).param("recent_start", start);
+        self.store.rows(query.param("recent_stop", stop)).await
     }
 
     /// In the order of their steps.

@@ -93,6 +93,12 @@ const MAX_SECONDS: u32 = MAX_WINDOWS * 3600;
 /// How long the windows of a tier are kept: 10 s two days, 1 m thirty days, 1 h two years.
 const KEPT_S: [(u32, u32); 3] = [(10, 2 * 86_400), (60, 30 * 86_400), (3600, 730 * 86_400)];
 
+/// What the strip calls recent, where steps are not longer: long enough for a percentile, short enough for an alarm.
+const RECENT_S: u32 = 300;
+
+/// From a step's end until all of it has been read: the interval of a sample, and a flush. As the page has it.
+const LAG_S: u32 = 10;
+
 /// A range, aligned outward to whole steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Range {
@@ -129,6 +135,14 @@ impl Range {
 
     pub fn tier(&self) -> Tier {
         Tier::of(self.step)
+    }
+
+    /// The last five minutes of complete steps, or the last of them, if longer: start and stop, steps both.
+    pub fn recent(&self) -> (u32, u32) {
+        let ended = self.now.saturating_sub(LAG_S) / self.step * self.step;
+        let stop = ended.clamp(self.start, self.stop);
+        let start = stop.saturating_sub(RECENT_S.max(self.step));
+        (start.max(self.start), stop)
     }
 
     /// The beginnings of its steps, those of the future left out.
@@ -255,6 +269,29 @@ mod tests {
             let error = between(start, stop).expect_err("refused").to_string();
             assert!(error.starts_with("stop: "), "{error}");
         }
+    }
+
+    #[test]
+    fn recent_is_five_minutes_of_complete_steps_or_one_step() {
+        for (preset, start, stop) in [
+            ("15m", 1_699_999_690, 1_699_999_990),
+            ("6h", 1_699_999_680, 1_699_999_980),
+            ("24h", 1_699_999_500, 1_699_999_800),
+            ("7d", 1_699_995_600, 1_699_999_200),
+        ] {
+            let preset = Preset::named(preset).expect("known");
+            let range = Range::of(Asked::Last(preset), NOW).expect("good");
+            assert_eq!(range.recent(), (start, stop), "{range:?}");
+        }
+        // a past range ends with its own last minutes; a short one is all recent
+        assert_eq!(
+            between(NOW - 9003, NOW - 8003).expect("good").recent(),
+            (NOW - 8303, NOW - 8003)
+        );
+        assert_eq!(
+            between(NOW - 8063, NOW - 8003).expect("good").recent(),
+            (NOW - 8063, NOW - 8003)
+        );
     }
 
     #[test]

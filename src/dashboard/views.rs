@@ -24,10 +24,13 @@ impl Statement {
 /// processor's: an hour leaves room for both and opens one more day at most.
 macro_rules! rows {
     ($columns:literal, $stream:literal, $width:literal, $ingested:literal) => {
+        rows!($columns, $stream, $width, $ingested, "{start:DateTime}")
+    };
+    ($columns:literal, $stream:literal, $width:literal, $ingested:literal, $since:literal) => {
         concat!(
             "SELECT ", $columns, " FROM ", $stream, $width,
             " WHERE deployment_id = {deployment:String} AND window_start >= {start:DateTime} AND window_start < {stop:DateTime}",
-            " AND ingested >= ", $ingested, "({start:DateTime} - 3600, 'UTC')",
+            " AND ingested >= ", $ingested, "(", $since, " - 3600, 'UTC')",
         )
     };
 }
@@ -42,7 +45,13 @@ macro_rules! of_tiers {
                 $head,
                 rows!($columns, $stream, "_1m", "toDate"),
                 " AND window_start < toStartOfMinute(initialQueryStartTime() - 120, 'UTC') UNION ALL ",
-                rows!($columns, $stream, "_10s", "toDate"),
+                rows!(
+                    $columns,
+                    $stream,
+                    "_10s",
+                    "toDate",
+                    "greatest({start:DateTime}, toStartOfMinute(initialQueryStartTime() - 120, 'UTC'))"
+                ),
                 " AND window_start >= toStartOfMinute(initialQueryStartTime() - 120, 'UTC')",
                 $tail
             ),
@@ -51,7 +60,13 @@ macro_rules! of_tiers {
                 // dated by the first day of the month
                 rows!($columns, $stream, "_1h", "toStartOfMonth"),
                 " AND window_start < toStartOfHour(initialQueryStartTime() - 120, 'UTC') UNION ALL ",
-                rows!($columns, $stream, "_10s", "toDate"),
+                rows!(
+                    $columns,
+                    $stream,
+                    "_10s",
+                    "toDate",
+                    "greatest({start:DateTime}, toStartOfHour(initialQueryStartTime() - 120, 'UTC'))"
+                ),
                 " AND window_start >= toStartOfHour(initialQueryStartTime() - 120, 'UTC')",
                 $tail
             ),
@@ -59,7 +74,12 @@ macro_rules! of_tiers {
     };
 }
 
-/// Views `inference_volume` and `response_time`. `last_us` is no later than the last request: a coarse
+/// `period` of the range's recent steps and of their total, and of the total of the whole range.
+pub const RECENT: u8 = 2;
+pub const WHOLE: u8 = 0;
+
+/// Views `inference_volume` and `response_time`; with `at` 0 the total of a period, in which a rate is
+/// meaningless. `last_us` is no later than the last request: a coarse
 /// window counts as if it had ended 10 s after it began.
 pub const REQUESTS: Statement = Statement {
     columns: &[
@@ -71,6 +91,7 @@ pub const REQUESTS: Statement = Statement {
         "rps_other",
         "rps_unclassified",
         "client_gone",
+        "rps_client_gone",
         "cold_starts",
         "end_to_end_p50_ms",
         "end_to_end_p90_ms",
@@ -80,16 +101,18 @@ pub const REQUESTS: Statement = Statement {
         "inference_p90_ms",
         "inference_p95_ms",
         "inference_p99_ms",
+        "share_5xx",
     ],
     of_tier: of_tiers!(
-        "SELECT at, arrayConcat(
+        "SELECT period, at, arrayConcat(
     CAST([seconds, n_requests, n_2xx / seconds, n_4xx / seconds, n_5xx / seconds, n_other / seconds, n_unclassified / seconds,
-        n_client_gone, n_cold_starts], 'Array(Nullable(Float64))'),
-    arrayMap(us -> if(isNaN(us), NULL, us / 1000), end_to_end_us), arrayMap(us -> if(isNaN(us), NULL, us / 1000), inference_us)) AS numbers,
+        n_client_gone, n_client_gone / seconds, n_cold_starts], 'Array(Nullable(Float64))'),
+    arrayMap(us -> if(isNaN(us), NULL, us / 1000), end_to_end_us), arrayMap(us -> if(isNaN(us), NULL, us / 1000), inference_us),
+    [n_5xx / n_requests]) AS numbers,
     last_us
 FROM
 (
-    SELECT toUInt32(intDiv(toUnixTimestamp(window_start), {step:UInt32}) * {step:UInt32}) AS at,
+    SELECT if(at >= toUnixTimestamp({recent_start:DateTime}) AND at < toUnixTimestamp({recent_stop:DateTime}), 2, 1) AS period, toUInt32(intDiv(toUnixTimestamp(window_start), {step:UInt32}) * {step:UInt32}) AS at,
         greatest(1, least(at + {step:UInt32}, toUnixTimestamp(initialQueryStartTime())) - toInt64(at)) AS seconds,
         sum(requests) AS n_requests, sum(status_2xx) AS n_2xx, sum(status_4xx) AS n_4xx, sum(status_5xx) AS n_5xx,
         sum(status_other) AS n_other, sum(unclassified) AS n_unclassified, sum(client_gone) AS n_client_gone,
@@ -103,7 +126,7 @@ FROM
         "requests",
         "
     )
-    GROUP BY at
+    GROUP BY period, at WITH ROLLUP
     HAVING n_requests > 0
 )"
     ),
@@ -220,6 +243,7 @@ pub const CHARTS: [Chart; 8] = [
             ("rps_other", "rps_other"),
             ("rps_unclassified", "rps_unclassified"),
             ("client_gone", "client_gone"),
+            ("rps_client_gone", "rps_client_gone"),
             ("cold_starts", "cold_starts"),
         ],
     },

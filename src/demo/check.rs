@@ -102,14 +102,14 @@ impl Check {
 
     async fn read(&self) -> Result<Numbers, CheckError> {
         let mut numbers = Numbers::new();
-        for table in Table::ALL {
+        for table in Table::ROLLUPS {
             let sums: Vec<String> = columns(table)
                 .iter()
                 .map(|column| format!("sum({column})"))
                 .collect();
             // the hourly tables are cut by months, and keep them for years
             let ingested = match table.tier() {
-                Tier::Hour => String::new(),
+                Some(Tier::Hour) => String::new(),
                 _ => format!(" AND ingested >= toDate({})", self.since_day),
             };
             let query = format!(
@@ -130,7 +130,7 @@ impl Check {
 
 fn compare(before: &Numbers, after: &Numbers, summary: &Summary) -> Vec<String> {
     let mut differences = Vec::new();
-    for table in Table::ALL {
+    for table in Table::ROLLUPS {
         let deployments: std::collections::BTreeSet<&String> = after
             .keys()
             .filter(|(of, _)| *of == table)
@@ -196,6 +196,8 @@ fn columns(table: Table) -> &'static [&'static str] {
             "active_us",
             "stopping_us",
         ],
+        // no producer of the demo sends twice, which the audit tells
+        Table::RequestsMarks | Table::ReplicasMarks => &[],
     }
 }
 
@@ -253,7 +255,7 @@ mod tests {
 
     fn tables(summary: &Summary, more: u64) -> Numbers {
         let produced = &summary.deployments["d"];
-        Table::ALL
+        Table::ROLLUPS
             .into_iter()
             .map(|table| {
                 let numbers = expected(table, produced).iter().map(|n| n + more).collect();

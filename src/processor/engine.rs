@@ -22,6 +22,7 @@ use crate::bus::dead_letters::{DeadLetter, DeadLetters};
 use crate::bus::member::{Commit, Member, Membership, topic_of};
 use crate::config::{StoreAddress, TopicArgs};
 use crate::core::delta::FlushKind;
+use crate::core::marks::MAX_PRODUCERS;
 use crate::core::table::Source;
 
 /// What librdkafka may fetch ahead, all workers together, in KiB. More only ages in memory: with 256 MiB an event took a
@@ -375,6 +376,7 @@ fn start_workers(
         registry: registry.clone(),
         request_limits: args.id_limits(),
         replica_limits: args.id_limits(),
+        max_producers: MAX_PRODUCERS,
         dead_letters_per_second: (MAX_DEAD_LETTERS_PER_SECOND / u32::try_from(n).unwrap_or(1))
             .max(1),
         status: status.clone(),

@@ -16,6 +16,7 @@ use crate::core::delta::{Flush, FlushKind};
 use crate::core::event::{GpuReading, RequestEvent};
 use crate::core::ids::IdLimits;
 use crate::core::ledger::LedgerCounts;
+use crate::core::marks::Marks;
 use crate::core::partition::{Partition, Step, Timeliness, Untimely};
 use crate::core::table::{Source, Stream};
 use crate::store::rows::encode_delta;
@@ -61,6 +62,7 @@ pub struct Intake {
     has_lost_one: bool,
     request_limits: IdLimits,
     replica_limits: IdLimits,
+    max_producers: usize,
     dead_letters_per_second: u32,
     window_memory: usize,
     events: Vec<RequestEvent>,
@@ -84,6 +86,7 @@ impl Intake {
             has_lost_one: false,
             request_limits: setup.request_limits.clone(),
             replica_limits: setup.replica_limits.clone(),
+            max_producers: setup.max_producers,
             dead_letters_per_second: setup.dead_letters_per_second,
             window_memory: setup.window_memory,
             events: Vec::new(),
@@ -203,6 +206,7 @@ impl Intake {
             source,
             generation,
             recovery,
+            marks,
             ledger,
             log_end,
         } = assignment;
@@ -211,7 +215,8 @@ impl Intake {
             Stream::Requests => &self.request_limits,
             Stream::Replicas => &self.replica_limits,
         };
-        let partition = Partition::new(source, generation, &recovery, limits.clone());
+        let marks = Marks::new(marks, self.max_producers);
+        let partition = Partition::new(source, generation, &recovery, marks, limits.clone());
         let behind_until = (recovery.start < log_end).then_some(log_end);
         self.owned.push(Owned {
             partition,
@@ -377,7 +382,9 @@ fn fold_batch(
         .and_then(|(plan, body)| decode_batch(plan, body, events));
     match decoded {
         Ok(head) => {
-            partition.fold_batch(&head, events, message.append_ms, untimely);
+            if partition.is_new(&head, message.append_ms) {
+                partition.fold_batch(&head, events, message.append_ms, untimely);
+            }
             Ok(())
         }
         Err(error) => {
@@ -400,6 +407,9 @@ fn fold_sample(
         .and_then(|(plan, body)| decode_sample(plan, body, gpus));
     match decoded {
         Ok(sample) => {
+            if !partition.is_new(&sample.head, message.append_ms) {
+                return Ok(());
+            }
             match partition.fold_sample(&sample, gpus, message.append_ms) {
                 Timeliness::Accepted => {}
                 Timeliness::Late => untimely.late.push(0),

@@ -11,6 +11,7 @@ use crate::config::KafkaArgs;
 use crate::core::delta::FlushKind;
 use crate::core::deployment::DeploymentRow;
 use crate::core::ids::IdLimits;
+use crate::core::marks::Mark;
 use crate::core::recovery::Recovery;
 use crate::core::table::Source;
 use crate::store::rows::EncodedDelta;
@@ -23,6 +24,8 @@ pub struct WorkerSetup {
     pub registry: Arc<SchemaRegistry>,
     pub request_limits: IdLimits,
     pub replica_limits: IdLimits,
+    /// Producer starts that a partition remembers. Every process must have the same, so that it is no flag.
+    pub max_producers: usize,
     /// This worker's share of the process's dead letters a second.
     pub dead_letters_per_second: u32,
     pub status: Arc<Status>,
@@ -40,6 +43,8 @@ pub struct Assignment {
     pub source: Source,
     pub generation: u64,
     pub recovery: Recovery,
+    /// What had come of the producers below the recovery's start.
+    pub marks: Vec<Mark>,
     /// `<topic>/<topic id>`: what the partition's ledger rows are filed under.
     pub ledger: Arc<str>,
     /// The log's end at the assignment: what is before it is catching up.

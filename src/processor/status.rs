@@ -1,51 +1,19 @@
 //! What the processor says of itself: its metrics, and whether it is ready and why not.
 
+mod metrics;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use prometheus_client::encoding::{EncodeLabelSet, text};
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use prometheus_client::registry::{Registry, Unit};
-
+use self::metrics::{
+    InsertLabels, Metrics, OutcomeLabels, PartitionLabels, ReasonLabels, TableLabels, TopicLabels,
+};
 use crate::bus::member::topic_of;
 use crate::config::TopicArgs;
 use crate::core::ledger::LedgerCounts;
 use crate::core::table::{Source, Stream, Table};
 use crate::probes::Probed;
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct PartitionLabels {
-    topic: String,
-    partition: i32,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OutcomeLabels {
-    topic: String,
-    outcome: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ReasonLabels {
-    topic: String,
-    reason: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct TableLabels {
-    table: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct InsertLabels {
-    table: &'static str,
-    result: &'static str,
-}
 
 /// How an insert ended, as the ledger told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,28 +33,10 @@ impl InsertResult {
     }
 }
 
-type Seconds = Gauge<f64, AtomicU64>;
-
 /// Shared by every part of the process; each tells what it knows.
 pub struct Status {
     topics: TopicArgs,
-    registry: Registry,
-    /// By topic and outcome: accepted, late.
-    events: Family<OutcomeLabels, Counter>,
-    /// Messages and events refused, by topic and reason.
-    refused: Family<ReasonLabels, Counter>,
-    dead_letters_sent: Counter,
-    dead_letters_left_out: Counter,
-    readings_left_out: Counter,
-    lag_messages: Family<PartitionLabels, Gauge>,
-    lag_seconds: Family<PartitionLabels, Seconds>,
-    windows: Family<PartitionLabels, Gauge>,
-    window_bytes: Family<PartitionLabels, Gauge>,
-    insert_seconds: Family<TableLabels, Histogram>,
-    inserts: Family<InsertLabels, Counter>,
-    fenced: Family<TableLabels, Counter>,
-    started_late: Counter,
-    partitions_stopped: Gauge,
+    metrics: Metrics,
     readiness: Mutex<Readiness>,
 }
 
@@ -101,104 +51,11 @@ struct Readiness {
 
 impl Status {
     pub fn new(topics: &TopicArgs) -> Self {
-        let mut status = Self {
+        Self {
             topics: topics.clone(),
-            registry: Registry::default(),
-            events: Family::default(),
-            refused: Family::default(),
-            dead_letters_sent: Counter::default(),
-            dead_letters_left_out: Counter::default(),
-            readings_left_out: Counter::default(),
-            lag_messages: Family::default(),
-            lag_seconds: Family::default(),
-            windows: Family::default(),
-            window_bytes: Family::default(),
-            insert_seconds: Family::new_with_constructor(|| {
-                Histogram::new(exponential_buckets(0.001, 2.0, 16))
-            }),
-            inserts: Family::default(),
-            fenced: Family::default(),
-            started_late: Counter::default(),
-            partitions_stopped: Gauge::default(),
+            metrics: Metrics::new(),
             readiness: Mutex::default(),
-        };
-        status.register();
-        status
-    }
-
-    fn register(&mut self) {
-        let registry = self
-            .registry
-            .sub_registry_with_prefix("modelmeter_processor");
-        registry.register(
-            "events",
-            "Events and samples by topic and outcome",
-            self.events.clone(),
-        );
-        registry.register(
-            "refused",
-            "Messages, or events within one, refused by topic and reason",
-            self.refused.clone(),
-        );
-        registry.register(
-            "dead_letters_sent",
-            "Dead letters that Kafka acknowledged",
-            self.dead_letters_sent.clone(),
-        );
-        registry.register(
-            "dead_letters_left_out",
-            "Refused messages beyond the limit a second: counted only",
-            self.dead_letters_left_out.clone(),
-        );
-        registry.register(
-            "readings_left_out",
-            "Readings of replicas past a limit, counted under __other__",
-            self.readings_left_out.clone(),
-        );
-        registry.register(
-            "lag_messages",
-            "Messages in the log that are not folded yet",
-            self.lag_messages.clone(),
-        );
-        registry.register_with_unit(
-            "lag",
-            "Age of the last folded message while there are more, 0 without",
-            Unit::Seconds,
-            self.lag_seconds.clone(),
-        );
-        registry.register("open_windows", "Windows in memory", self.windows.clone());
-        registry.register_with_unit(
-            "open_windows",
-            "Memory of the windows",
-            Unit::Bytes,
-            self.window_bytes.clone(),
-        );
-        registry.register_with_unit(
-            "insert",
-            "Time from sending an insert to its answer",
-            Unit::Seconds,
-            self.insert_seconds.clone(),
-        );
-        registry.register(
-            "inserts",
-            "Inserts by what the ledger said",
-            self.inserts.clone(),
-        );
-        registry.register(
-            "fenced_writes",
-            "Partitions whose insert was refused because another process had written",
-            self.fenced.clone(),
-        );
-        registry.register(
-            "tables_started_late",
-            "Ledgers begun above the log's start because a table had none",
-            self.started_late.clone(),
-        );
-        registry.register(
-            "partitions_stopped",
-            "Partitions that cannot go on; /readyz says why",
-            self.partitions_stopped.clone(),
-        );
+        }
     }
 
     fn topic(&self, stream: Stream) -> String {
@@ -215,25 +72,34 @@ impl Status {
     /// What was folded since the last call for this partition.
     pub fn tell_folded(&self, stream: Stream, counts: LedgerCounts, n_readings_left_out: u64) {
         let topic = self.topic(stream);
-        self.events
+        self.metrics
+            .events
             .get_or_create(&OutcomeLabels {
                 topic: topic.clone(),
                 outcome: "accepted",
             })
             .inc_by(counts.events);
-        self.events
+        self.metrics
+            .events
             .get_or_create(&OutcomeLabels {
                 topic,
                 outcome: "late",
             })
             .inc_by(counts.late);
-        self.readings_left_out.inc_by(n_readings_left_out);
+        self.metrics
+            .repeated
+            .get_or_create(&TopicLabels {
+                topic: self.topic(stream),
+            })
+            .inc_by(counts.repeated);
+        self.metrics.readings_left_out.inc_by(n_readings_left_out);
     }
 
     /// A message refused whole (`n_events` 0), or some of its events.
     pub fn tell_refused(&self, stream: Stream, reason: &'static str, n_events: usize) {
         let n = u64::try_from(n_events.max(1)).unwrap_or(1);
-        self.refused
+        self.metrics
+            .refused
             .get_or_create(&ReasonLabels {
                 topic: self.topic(stream),
                 reason,
@@ -242,11 +108,13 @@ impl Status {
     }
 
     pub fn tell_dead_letters_left_out(&self, n: u64) {
-        self.dead_letters_left_out.inc_by(n);
+        self.metrics.dead_letters_left_out.inc_by(n);
     }
 
     pub fn tell_dead_letters_sent(&self, n: usize) {
-        self.dead_letters_sent.inc_by(u64::try_from(n).unwrap_or(0));
+        self.metrics
+            .dead_letters_sent
+            .inc_by(u64::try_from(n).unwrap_or(0));
     }
 
     /// How far a partition is behind its log's end.
@@ -260,23 +128,27 @@ impl Status {
     ) {
         let labels = self.partition(source);
         let behind = log_end.saturating_sub(position);
-        self.lag_messages
+        self.metrics
+            .lag_messages
             .get_or_create(&labels)
             .set(i64::try_from(behind).unwrap_or(i64::MAX));
         let age_ms = last_append_ms
             .filter(|_| behind > 0)
             .map_or(0, |append_ms| (now_ms - append_ms).max(0));
-        self.lag_seconds
+        self.metrics
+            .lag_seconds
             .get_or_create(&labels)
             .set(age_ms as f64 / 1000.0);
     }
 
     pub fn tell_windows(&self, source: Source, n: usize, bytes: usize) {
         let labels = self.partition(source);
-        self.windows
+        self.metrics
+            .windows
             .get_or_create(&labels)
             .set(i64::try_from(n).unwrap_or(i64::MAX));
-        self.window_bytes
+        self.metrics
+            .window_bytes
             .get_or_create(&labels)
             .set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
@@ -284,18 +156,20 @@ impl Status {
     /// A partition is another process's now.
     pub fn forget(&self, source: Source) {
         let labels = self.partition(source);
-        self.lag_messages.remove(&labels);
-        self.lag_seconds.remove(&labels);
-        self.windows.remove(&labels);
-        self.window_bytes.remove(&labels);
+        self.metrics.lag_messages.remove(&labels);
+        self.metrics.lag_seconds.remove(&labels);
+        self.metrics.windows.remove(&labels);
+        self.metrics.window_bytes.remove(&labels);
     }
 
     pub fn tell_insert(&self, table: Table, result: InsertResult, took: Duration) {
         let table = table.name();
-        self.insert_seconds
+        self.metrics
+            .insert_seconds
             .get_or_create(&TableLabels { table })
             .observe(took.as_secs_f64());
-        self.inserts
+        self.metrics
+            .inserts
             .get_or_create(&InsertLabels {
                 table,
                 result: result.label(),
@@ -304,7 +178,8 @@ impl Status {
     }
 
     pub fn tell_fenced(&self, table: Table, n: usize) {
-        self.fenced
+        self.metrics
+            .fenced
             .get_or_create(&TableLabels {
                 table: table.name(),
             })
@@ -312,7 +187,7 @@ impl Status {
     }
 
     pub fn tell_started_late(&self, n: u32) {
-        self.started_late.inc_by(u64::from(n));
+        self.metrics.started_late.inc_by(u64::from(n));
     }
 
     /// The group has given this process its share, which may be nothing.
@@ -329,7 +204,8 @@ impl Status {
     pub fn tell_stopped(&self, source: Source, why: String) {
         let mut readiness = self.readiness();
         readiness.stopped.insert(source, why);
-        self.partitions_stopped
+        self.metrics
+            .partitions_stopped
             .set(i64::try_from(readiness.stopped.len()).unwrap_or(i64::MAX));
     }
 
@@ -350,14 +226,15 @@ impl Status {
     pub fn tell_going_on(&self, source: Source) {
         let mut readiness = self.readiness();
         readiness.stopped.remove(&source);
-        self.partitions_stopped
+        self.metrics
+            .partitions_stopped
             .set(i64::try_from(readiness.stopped.len()).unwrap_or(i64::MAX));
     }
 
     /// An assignment begins anew: what stopped before may go on now.
     pub fn tell_none_stopped(&self) {
         self.readiness().stopped.clear();
-        self.partitions_stopped.set(0);
+        self.metrics.partitions_stopped.set(0);
     }
 
     fn readiness(&self) -> std::sync::MutexGuard<'_, Readiness> {
@@ -390,10 +267,7 @@ impl Probed for Status {
     }
 
     fn metrics(&self) -> String {
-        let mut out = String::new();
-        // writing to a String does not fail
-        let _ = text::encode(&mut out, &self.registry);
-        out
+        self.metrics.text()
     }
 }
 

@@ -26,8 +26,9 @@ use crate::core::table::{Source, Stream, Table};
 use crate::store::columns::columns;
 use crate::store::deadline::StoreError;
 use crate::store::insert::{Insert, InsertError, Pins, send};
+use crate::store::marks::Marked;
 use crate::store::native::{Chunk, block};
-use crate::store::{deployments, ledger};
+use crate::store::{deployments, ledger, marks};
 
 const US_PER_DAY: i64 = 86_400_000_000;
 
@@ -95,6 +96,18 @@ impl Writer {
             ));
         }
         Ok(all)
+    }
+
+    /// Reads the marks of producers as they were at or below each of these offsets, once.
+    ///
+    /// # Errors
+    /// When ClickHouse does not answer.
+    pub async fn read_marks(
+        &self,
+        stream: Stream,
+        starts: &[(i32, u64)],
+    ) -> Result<HashMap<i32, Marked>, StoreError> {
+        marks::read(&self.client, stream, &self.ledger(stream), starts).await
     }
 
     /// `<topic>/<topic id>`; empty before the first assignment.

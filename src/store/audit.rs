@@ -26,6 +26,9 @@ pub struct AuditArgs {
     pub options: Vec<KafkaOption>,
 }
 
+/// Producers that are named, the worst first; the view `producers` has all.
+const MAX_PRODUCERS_TOLD: usize = 20;
+
 /// One partition in one table.
 #[derive(Debug, Clone, PartialEq, Eq, clickhouse::Row, serde::Deserialize)]
 struct Entry {
@@ -136,6 +139,7 @@ pub async fn run(args: AuditArgs) -> anyhow::Result<ExitCode> {
             n_faults += faults.len();
         }
     }
+    tell_producers(&client).await?;
     let n_lines: usize = audit.values().map(Vec::len).sum();
     if n_faults == 0 {
         println!("{n_lines} ledgers, nothing lost, nothing doubled");
@@ -144,6 +148,43 @@ pub async fn run(args: AuditArgs) -> anyhow::Result<ExitCode> {
         println!("{n_lines} ledgers, {n_faults} faults");
         Ok(ExitCode::FAILURE)
     }
+}
+
+/// A producer that sent twice, or of whose sequence something never came.
+#[derive(Debug, clickhouse::Row, serde::Deserialize)]
+struct Producer {
+    topic: String,
+    deployment_id: String,
+    replica_id: String,
+    boot_id: String,
+    repeated: u64,
+    missing: i64,
+}
+
+/// What was lost or sent twice before Kafka had it: no fault of the tables, which count what came once.
+async fn tell_producers(client: &clickhouse::Client) -> Result<(), clickhouse::error::Error> {
+    let query = format!(
+        "SELECT topic, deployment_id, replica_id, boot_id, repeated, missing FROM producers \
+         WHERE repeated > 0 OR missing != 0 ORDER BY missing DESC, repeated DESC LIMIT {MAX_PRODUCERS_TOLD}"
+    );
+    let told: Vec<Producer> = client.query(&query).fetch_all().await?;
+    for producer in &told {
+        println!(
+            "producer {}/{} start {} in {}: {} messages never came, {} came again",
+            producer.deployment_id,
+            producer.replica_id,
+            producer.boot_id,
+            producer.topic,
+            producer.missing,
+            producer.repeated
+        );
+    }
+    let (n, repeated, missing) = client
+        .query("SELECT count(), sum(repeated), sum(missing) FROM producers")
+        .fetch_one::<(u64, u64, i64)>()
+        .await?;
+    println!("{n} starts of producers: {missing} messages never came, {repeated} came again");
+    Ok(())
 }
 
 /// One query a table: what the ledger says beside what the data rows count.
@@ -202,7 +243,7 @@ fn faults_between_tiers(
         .stream()
         .tables()
         .iter()
-        .filter(|finer| finer.tier() < table.tier());
+        .filter(|finer| finer.tier().is_some() && finer.tier() < table.tier());
     finer
         .filter_map(|&finer| {
             let other = audit[&finer]

@@ -65,6 +65,9 @@ pub fn columns(table: Table) -> &'static [Column] {
 }
 
 fn make(table: Table) -> Vec<Column> {
+    if table.holds_marks() {
+        return make_marks();
+    }
     let by_replica = is_by_replica(table);
     let mut all = vec![column("deployment_id", STRING)];
     all.extend(by_replica.then(|| column("replica_id", STRING)));
@@ -128,16 +131,42 @@ fn make(table: Table) -> Vec<Column> {
             );
         }
     }
-    all.extend([
-        column("ledger_from", UINT64),
-        column("ledger_to", UINT64),
-        column("ledger_epoch", "Int32"),
-    ]);
-    all.extend(
-        ["span", "gap", "events", "late", "invalid", "erased"]
-            .map(|name| column(format!("ledger_{name}"), UINT64)),
-    );
+    all.extend(ledger_columns());
     all
+}
+
+fn make_marks() -> Vec<Column> {
+    let mut all = vec![
+        column("deployment_id", STRING),
+        column("replica_id", STRING),
+        column("boot_id", "FixedString(16)"),
+        column("kafka_partition", UINT32),
+        column("ledger", STRING),
+        column("range_to", UINT64),
+        column("producer", STRING),
+    ];
+    all.extend(
+        [
+            "first_sequence",
+            "last_sequence",
+            "seen",
+            "last_offset",
+            "last_append_ms",
+            "messages",
+            "repeated",
+        ]
+        .map(|name| column(name, UINT64)),
+    );
+    all.push(column("missing", "Int64"));
+    all.extend(ledger_columns());
+    all
+}
+
+fn ledger_columns() -> impl Iterator<Item = Column> {
+    let place = [("from", UINT64), ("to", UINT64), ("epoch", "Int32")];
+    let counts = ["span", "gap", "events", "late", "invalid", "erased"].map(|name| (name, UINT64));
+    let all = place.into_iter().chain(counts);
+    all.map(|(name, type_name)| column(format!("ledger_{name}"), type_name))
 }
 
 /// The table has a row a replica.
@@ -145,7 +174,7 @@ pub const fn is_by_replica(table: Table) -> bool {
     !matches!(
         table,
         Table::Requests10s | Table::Requests1m | Table::Requests1h
-    )
+    ) && !table.holds_marks()
 }
 
 /// The table counts requests by status code.

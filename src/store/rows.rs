@@ -4,6 +4,8 @@ use super::columns::{columns, has_status_codes, is_by_replica};
 use super::native::{Chunk, Columns, RowWriter};
 use crate::core::delta::{Delta, Rows, Windows};
 use crate::core::event::{Outcome, StatusClass};
+use crate::core::ids::OTHER;
+use crate::core::marks::{Came, Changes, Mark};
 use crate::core::replica_window::{ReadingKind, ReplicaWindow};
 use crate::core::request_window::{ReplicaRequestWindow, RequestCounts, RequestWindow};
 use crate::core::sketch::Sketch;
@@ -56,16 +58,24 @@ fn encode_rows(delta: Delta<'_>, partition: i32, ledger: &str) -> Chunk {
         Rows::Requests(windows) => windows.open.len(),
         Rows::ReplicaRequests(windows) => windows.open.len(),
         Rows::Replicas(windows) => windows.open.len(),
+        Rows::Marks(changes) => changes.n() + usize::from(changes.forgotten().is_some()),
     };
     let mut building = Columns::new(columns(table), n_rows + 1);
+    let counts = delta.counts;
+    // a table of marks counts messages, and what of them was late is another's business
+    let (events, late) = if table.holds_marks() {
+        (counts.messages, 0)
+    } else {
+        (counts.events, counts.late)
+    };
     let values = LedgerRow {
         from: delta.from,
         to: delta.to,
         epoch: delta.epoch,
         gap: 0,
-        events: delta.counts.events,
-        late: delta.counts.late,
-        invalid: delta.counts.invalid,
+        events,
+        late,
+        invalid: counts.invalid,
     };
     encode_ledger_row(table, partition, ledger, &values, &mut building);
     match delta.rows {
@@ -74,6 +84,9 @@ fn encode_rows(delta: Delta<'_>, partition: i32, ledger: &str) -> Chunk {
             encode_replica_requests(partition, windows, &mut building);
         }
         Rows::Replicas(windows) => encode_replicas(partition, windows, &mut building),
+        Rows::Marks(changes) => {
+            encode_marks((partition, ledger, delta.to), changes, &mut building);
+        }
     }
     building.fill_last(n_rows, &NO_LEDGER);
     building.finish()
@@ -137,13 +150,20 @@ fn encode_ledger_row(
 ) {
     let mut row = building.row();
     row.string("");
-    if is_by_replica(table) {
+    if is_by_replica(table) || table.holds_marks() {
         row.string("");
     }
-    row.u32(0);
-    row.u32(partition);
-    row.string(ledger);
+    if !table.holds_marks() {
+        row.u32(0);
+        row.u32(partition);
+        row.string(ledger);
+    }
     match table.stream() {
+        _ if table.holds_marks() => {
+            // an offset as of which marks are stored, whether any changed or not
+            let place = (partition, ledger, values.to);
+            encode_mark_values(place, None, Came::default(), &mut row);
+        }
         Stream::Requests if is_by_replica(table) => {
             encode_replica_request_values(&mut ReplicaRequestWindow::default(), &mut row)
         }
@@ -219,6 +239,50 @@ fn encode_replicas(partition: u32, windows: Windows<'_, ReplicaWindow>, building
         encode_replica_values(&open.window, &mut row);
         row.end(NO_LEDGER.len());
     }
+}
+
+/// Unlike other rows a mark names the ledger that it belongs to: in a topic made anew the same offsets mean other messages.
+fn encode_marks(place: (u32, &str, u64), changes: Changes<'_>, building: &mut Columns) {
+    for (mark, came) in changes.iter() {
+        let mut row = building.row();
+        row.string(&mark.deployment_id);
+        row.string(&mark.replica_id);
+        encode_mark_values(place, Some(mark), came, &mut row);
+        row.end(NO_LEDGER.len());
+    }
+    let Some(forgotten) = changes.forgotten() else {
+        return;
+    };
+    // under no producer's name: nobody reads it back as a mark
+    let mut row = building.row();
+    row.string(OTHER);
+    row.string(OTHER);
+    encode_mark_values(place, None, forgotten, &mut row);
+    row.end(NO_LEDGER.len());
+}
+
+/// From `boot_id` to `missing`.
+fn encode_mark_values(
+    (partition, ledger, range_to): (u32, &str, u64),
+    mark: Option<&Mark>,
+    came: Came,
+    row: &mut RowWriter<'_>,
+) {
+    let boot_id = mark.map_or([0; 16], |mark| mark.boot_id);
+    row.column().extend_from_slice(&boot_id);
+    row.u32(partition);
+    row.string(ledger);
+    row.u64(range_to);
+    row.string(mark.map_or("", |mark| &mark.producer));
+    let sequences = mark.map(|mark| mark.sequences);
+    row.u64(sequences.map_or(0, |sequences| sequences.first));
+    row.u64(sequences.map_or(0, |sequences| sequences.last));
+    row.u64(sequences.map_or(0, |sequences| sequences.seen));
+    row.u64(mark.map_or(0, |mark| mark.last_offset));
+    row.u64(mark.map_or(0, |mark| mark.last_append_ms.max(0).cast_unsigned()));
+    row.u64(came.messages);
+    row.u64(came.repeated);
+    row.u64(came.missing.cast_unsigned());
 }
 
 fn encode_classes(counts: &RequestCounts, row: &mut RowWriter<'_>) {

@@ -1,51 +1,28 @@
 //! The agent from a posted event to the views, on the real broker and engine: with Kafka away, killed, with a torn spool or
 //! none, and with all flags wrong.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::time::Duration;
 
-use modelmeter::agent::out::message::Name;
-use modelmeter::bus::avro::{SchemaRegistry, decode_batch};
-use rdkafka::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::message::Message as _;
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-
-use super::support::process::{Role, run};
-use super::support::space::{CATCH_UP, PARTITIONS, Space};
+use super::support::agent::{Agent, Logged, NOWHERE, key_of, spooled, wait_spooled};
+use super::support::process::run;
+use super::support::space::{CATCH_UP, Space};
 use super::support::wait_for;
 
-/// One answer of the agent or the broker, on a busy machine.
+/// One answer of the agent, on a busy machine.
 const ANSWER: Duration = Duration::from_secs(30);
 
-/// A port where nothing listens: Kafka is away.
-const NOWHERE: &str = "127.0.0.1:1";
-
-fn agent(space: &Space, kafka: &str, dir: &Path, more: &[&str]) -> (Role, String) {
-    let spool = dir.join("spool").display().to_string();
-    let mut arguments = vec!["agent", "--deployment-id", "d", "--replica-id", "r"];
-    arguments.extend(["--kafka", kafka, "--spool", &spool]);
-    arguments.extend(["--requests-topic", &space.topics.requests]);
-    arguments.extend(["--replicas-topic", &space.topics.replicas]);
-    arguments.extend([
-        "--events-listen",
-        "127.0.0.1:0",
-        "--admin-listen",
-        "127.0.0.1:0",
-    ]);
-    arguments.extend(["--batch-interval", "100ms", "--sample-interval", "1s"]);
-    arguments.extend(["--shutdown-deadline", "1s"]);
-    arguments.extend(more);
-    let mut role = Role::start("agent", &arguments, &dir.join("agent.log"));
-    let address = role.address();
-    (role, address)
+fn agent(space: &Space, kafka: &str, dir: &Path, more: &[&str]) -> (Agent, String) {
+    let agent = Agent::start(space, kafka, dir, more);
+    let address = agent.events.clone();
+    (agent, address)
 }
 
 /// Posts events numbered by their duration; the status line and text of the answer.
-fn post(address: &str, numbers: std::ops::Range<u64>) -> String {
+pub fn post(address: &str, numbers: std::ops::Range<u64>) -> String {
     let now = modelmeter::clock::now_us();
     let event = |n| format!(r#"{{"finished_at":{now},"end_to_end_us":{n},"status":200}}"#);
     let events: Vec<_> = numbers.map(event).collect();
@@ -68,86 +45,8 @@ fn post_body(address: &str, body: &str) -> String {
     answer
 }
 
-fn assert_accepted(answer: &str) {
+pub fn assert_accepted(answer: &str) {
     assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
-}
-
-/// What the requests topic holds: the events of each batch, by its boot and sequence, and how often each batch is there.
-#[derive(Debug, Default)]
-struct Logged {
-    batches: BTreeMap<([u8; 16], i64), Vec<u64>>,
-    n_messages: usize,
-}
-
-impl Logged {
-    fn read(space: &Space) -> Self {
-        let consumer: BaseConsumer = ClientConfig::new()
-            .set("bootstrap.servers", &space.kafka)
-            .set("group.id", "reader")
-            .set("enable.auto.commit", "false")
-            .create()
-            .expect("a consumer");
-        let topic = &space.topics.requests;
-        let (mut logged, registry) = (Self::default(), SchemaRegistry::built_in());
-        for partition in 0..PARTITIONS {
-            let (low, high) = consumer
-                .fetch_watermarks(topic, partition, ANSWER)
-                .expect("the topic's ends");
-            let mut list = TopicPartitionList::new();
-            list.add_partition_offset(topic, partition, Offset::Beginning)
-                .expect("an offset");
-            consumer.assign(&list).expect("assigned");
-            for _ in low..high {
-                let message = consumer.poll(ANSWER).expect("a message").expect("no error");
-                let payload = message.payload().expect("a value");
-                let (plan, body) = registry.plan(payload).expect("a known schema");
-                let mut events = Vec::new();
-                let head = decode_batch(plan, body, &mut events).expect("valid");
-                let numbers = events.iter().map(|event| event.end_to_end_us).collect();
-                let key = (head.boot_id, head.sequence);
-                let before = logged.batches.insert(key, numbers);
-                assert!(
-                    before.is_none_or(|b| b == logged.batches[&key]),
-                    "one number, two batches"
-                );
-                logged.n_messages += 1;
-            }
-        }
-        logged
-    }
-
-    fn numbers(&self) -> Vec<u64> {
-        let mut all: Vec<_> = self.batches.values().flatten().copied().collect();
-        all.sort_unstable();
-        all
-    }
-
-    /// Waits until this many different events are there.
-    fn wait(space: &Space, n_events: usize) -> Self {
-        wait_for("the events are in the log", CATCH_UP, || {
-            let logged = Self::read(space);
-            match logged.numbers().len() {
-                n if n >= n_events => Ok(logged),
-                n => Err(format!("{n} of {n_events}")),
-            }
-        })
-    }
-}
-
-fn spooled(dir: &Path) -> Vec<Name> {
-    let files = std::fs::read_dir(dir.join("spool/deployment-d/0")).expect("the spool");
-    let mut names: Vec<_> = files
-        .filter_map(|file| Name::parse(file.ok()?.file_name().to_str()?))
-        .collect();
-    names.sort_unstable();
-    names
-}
-
-fn wait_spooled(dir: &Path, n_events: u32) {
-    wait_for("the events are on the disk", CATCH_UP, || {
-        let n: u32 = spooled(dir).iter().map(|name| name.n_events).sum();
-        (n >= n_events).then_some(()).ok_or_else(|| n.to_string())
-    });
 }
 
 #[test]
@@ -178,11 +77,11 @@ fn posted_events_appear_in_the_views() {
             seen => Err(format!("{seen:?}")),
         }
     });
-    assert!(agent.stop().success());
+    assert!(agent.role.stop().success());
     assert!(
-        agent.tail().contains("0 batches with 0 events stay"),
+        agent.role.tail().contains("0 batches with 0 events stay"),
         "{}",
-        agent.tail()
+        agent.role.tail()
     );
 }
 
@@ -195,16 +94,19 @@ fn what_kafka_did_not_take_is_sent_by_the_next_start_as_it_was() {
         assert_accepted(&post(&address, n * 10..n * 10 + 10));
         wait_spooled(dir.path(), (n as u32 + 1) * 10);
     }
-    assert!(first.stop().success());
+    assert!(first.role.stop().success());
     let left: BTreeSet<_> = spooled(dir.path())
         .iter()
         .filter(|name| name.n_events > 0)
-        .map(|name| (name.boot_id, name.sequence))
+        .map(key_of)
         .collect();
     assert!(
-        first.tail().contains("with 30 events stay in the spool"),
+        first
+            .role
+            .tail()
+            .contains("with 30 events stay in the spool"),
         "{}",
-        first.tail()
+        first.role.tail()
     );
     let (mut second, address) = agent(&space, &space.kafka, dir.path(), &[]);
     assert_accepted(&post(&address, 30..31));
@@ -222,7 +124,7 @@ fn what_kafka_did_not_take_is_sent_by_the_next_start_as_it_was() {
         "the new boot's one batch"
     );
     assert!(left.is_subset(&there), "the old boot and sequences");
-    assert!(second.stop().success());
+    assert!(second.role.stop().success());
     assert_eq!(spooled(dir.path()), []);
 }
 
@@ -248,7 +150,7 @@ fn a_kill_loses_no_more_than_the_open_batch() {
                 .ok_or_else(|| n.to_string())
         });
         assert_accepted(&post(&address, round * 100 + 50..round * 100 + 60));
-        agent.kill();
+        agent.role.kill();
     }
     let (mut last, _) = agent(&space, &space.kafka, dir.path(), &[]);
     let logged = Logged::wait(&space, ROUNDS as usize * 50);
@@ -265,7 +167,7 @@ fn a_kill_loses_no_more_than_the_open_batch() {
             "round {round}: {there:?}"
         );
     }
-    assert!(last.stop().success());
+    assert!(last.role.stop().success());
 }
 
 #[test]
@@ -275,7 +177,7 @@ fn torn_files_and_a_full_spool_are_counted() {
     let (mut first, address) = agent(&space, NOWHERE, dir.path(), &[]);
     assert_accepted(&post(&address, 0..7));
     wait_spooled(dir.path(), 7);
-    first.kill();
+    first.role.kill();
     for name in spooled(dir.path()) {
         let file = dir.path().join(format!("spool/deployment-d/0/{name}"));
         let bytes = std::fs::read(&file).expect("there");
@@ -283,7 +185,7 @@ fn torn_files_and_a_full_spool_are_counted() {
     }
     let more = ["--spool-bytes", "65536", "--sample-interval", "5m"];
     let (second, address) = agent(&space, NOWHERE, dir.path(), &more);
-    let metric = |name: &str| metric(&second, name);
+    let metric = |name: &str| second.metric(name);
     wait_for("the torn batch is counted", CATCH_UP, || {
         match metric("events_lost_total{reason=\"spool_damaged\"}") {
             Some(7) => Ok(()),
@@ -313,26 +215,6 @@ fn torn_files_and_a_full_spool_are_counted() {
     });
 }
 
-/// A number of /metrics.
-fn metric(agent: &Role, name: &str) -> Option<u64> {
-    let log = agent.tail();
-    let admin = log
-        .lines()
-        .filter_map(|line| line.strip_prefix("agent: admin on http://"))
-        .next_back()?;
-    let mut stream = TcpStream::connect(admin).ok()?;
-    stream.set_read_timeout(Some(ANSWER)).ok()?;
-    let request = "GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
-    stream.write_all(request.as_bytes()).ok()?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text).ok()?;
-    let prefix = format!("modelmeter_agent_{name} ");
-    text.lines()
-        .find_map(|line| line.strip_prefix(&prefix))?
-        .parse()
-        .ok()
-}
-
 #[test]
 fn without_a_disk_events_go_from_memory() {
     let space = Space::new();
@@ -342,7 +224,7 @@ fn without_a_disk_events_go_from_memory() {
     let (mut agent, address) = agent(&space, &space.kafka, dir.path(), &[]);
     assert_accepted(&post(&address, 0..5));
     assert_eq!(Logged::wait(&space, 5).numbers(), [0, 1, 2, 3, 4]);
-    assert!(agent.stop().success());
+    assert!(agent.role.stop().success());
 }
 
 #[test]

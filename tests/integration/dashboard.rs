@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use self::seeded::{Dashboard, get, letters, now, requests, samples, start_on};
+use self::seeded::{Dashboard, get, letters, now, raw, requests, samples, start_on, start_with};
 use super::support::wait_for;
 
 /// A panel is a few queries; the machine may be busy.
@@ -335,6 +335,57 @@ fn what_is_asked_wrongly_is_said() {
         let message = body["error"]["message"].as_str().expect("a sentence");
         assert!(message.contains(says), "{target}: {message}");
     }
+}
+
+/// What a stranger's page would do: its name is pointed at 127.0.0.1, and the browser sends it as Host.
+#[test]
+fn a_name_that_is_pointed_here_is_not_answered() {
+    let dashboard = Dashboard::start();
+    let port = dashboard.port();
+    for target in ["/", "/api/v1/deployments", "/livez", "/page/app.js"] {
+        for host in [
+            format!("localhost:{port}"),
+            format!("127.0.0.1:{port}"),
+            format!("[::1]:{port}"),
+        ] {
+            let answer = dashboard.raw(target, &format!("Host: {host}\r\n"));
+            assert!(
+                answer.starts_with("HTTP/1.1 200 "),
+                "{target} {host}: {answer}"
+            );
+        }
+        let answer = dashboard.raw(target, &format!("Host: rebound.example:{port}\r\n"));
+        assert!(answer.starts_with("HTTP/1.1 403 "), "{target}: {answer}");
+        assert!(answer.contains("\"code\":\"host_not_allowed\""), "{answer}");
+        assert!(answer.contains("rebound.example"), "{answer}");
+        assert!(answer.contains("--allow-host"), "{answer}");
+    }
+    assert!(dashboard.raw("/", "").starts_with("HTTP/1.1 403 "));
+}
+
+#[test]
+fn a_host_that_was_allowed_is_answered() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let allowed = [
+        "--allow-host",
+        "metrics.example.com",
+        "--allow-host",
+        "m.example",
+    ];
+    let (mut role, authority) = start_with("http://127.0.0.1:9", "default", dir.path(), &allowed);
+    for (host, status) in [
+        ("metrics.example.com", 200),
+        ("m.example:443", 200),
+        ("localhost", 200),
+        ("other.example", 403),
+    ] {
+        let answer = raw(&authority, "/livez", &format!("Host: {host}\r\n"));
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{host}: {answer}"
+        );
+    }
+    assert!(role.stop().success(), "an orderly end");
 }
 
 #[test]

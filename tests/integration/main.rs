@@ -3,6 +3,8 @@
 mod support;
 
 mod agent;
+mod agent_clients;
+mod agent_path;
 mod agent_proxy;
 mod agent_resources;
 mod clickhouse_face;
@@ -12,9 +14,11 @@ mod engine;
 mod evolution;
 mod faults;
 mod hand_counted;
+mod ingest_days;
 mod migrate;
 mod processor;
 mod producer;
+mod producers;
 mod queries;
 mod replay;
 mod replica_views;

@@ -10,7 +10,7 @@ use crate::support::probe::{get, metric, wait_until_ready};
 use crate::support::process::Role;
 use crate::support::publish::Publisher;
 use crate::support::random::{self, Random};
-use crate::support::space::{CATCH_UP, LEDGER_TABLES, Space};
+use crate::support::space::{CATCH_UP, LEDGER_TABLES, ROLLUPS, Space};
 use crate::support::wait_for;
 
 /// Requests of each message that `publish` sends.
@@ -64,7 +64,7 @@ fn total(space: &Space, table: &str) -> u64 {
 }
 
 fn assert_counted(space: &Space, n_requests: u64) {
-    for (table, _) in LEDGER_TABLES
+    for (table, _) in ROLLUPS
         .iter()
         .filter(|(table, _)| table.starts_with("requests"))
     {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value as Json;
 
 use super::support::process::{Role, modelmeter, run};
-use super::support::space::{CATCH_UP, LEDGER_TABLES, Space};
+use super::support::space::{CATCH_UP, ROLLUPS, Space};
 use super::support::{message::Topic, wait_for, wait_until};
 
 /// What is compared in the tables of each topic; these columns bear the summary's own names.
@@ -138,7 +138,7 @@ fn every_table_says_what_the_replay_produced_over_two_runs() {
     assert!((55..=81).contains(&n_deployments), "{n_deployments}");
 
     let summaries = [&first, &second];
-    for (table, topic) in LEDGER_TABLES {
+    for (table, topic) in ROLLUPS {
         assert_table(&space, table, topic, &summaries, &mut processor);
     }
     let (agrees, lines) = space.audit();
@@ -195,7 +195,7 @@ fn a_replay_told_to_stop_while_it_fills_leaves_the_rest_untold() {
         role.tail()
     );
     // what it had told is told
-    let (table, topic) = LEDGER_TABLES[0];
+    let (table, topic) = ROLLUPS[0];
     assert_table(&space, table, topic, &[&summary], &mut processor);
     assert!(processor.stop().success());
 }

@@ -11,7 +11,7 @@ use crate::support::message::{Logged, Message, Topic};
 use crate::support::publish::Publisher;
 use crate::support::random::{self, Random};
 use crate::support::recount::{Question, Truth};
-use crate::support::space::{CATCH_UP, LEDGER_TABLES, Space};
+use crate::support::space::{CATCH_UP, ROLLUPS, Space};
 use crate::support::summaries;
 use crate::support::tables;
 use crate::support::wait_until;
@@ -29,7 +29,7 @@ fn every_view_at_every_tier_equals_the_recount() {
     let publisher = Publisher::new(&space.kafka, &space.topics);
     let now = modelmeter::clock::now_us();
     let mut messages = generator::load(&mut random, &Schemas::built_in(), now);
-    random.shuffle(&mut messages);
+    generator::mix(&mut random, &mut messages);
     // A third waits in the log before the processor starts; the rest arrives while it counts.
     let rest = messages.split_off(messages.len() / 3);
     messages
@@ -47,6 +47,7 @@ fn every_view_at_every_tier_equals_the_recount() {
     let log = publisher.log();
     let truth = Truth::of(log.iter().map(AsRef::as_ref));
     assert_load_is_worth_it(&truth);
+    assert!(truth.n_repeated > 10, "{} came twice", truth.n_repeated);
     tables::compare_all(&space, &publisher).unwrap_or_else(|e| panic!("{e}"));
     summaries::replica_maxima(&space, &truth).unwrap_or_else(|e| panic!("{e}"));
     summaries::replica_percentiles(&space, &truth).unwrap_or_else(|e| panic!("{e}"));
@@ -79,7 +80,7 @@ fn compare_while_arriving(space: &Space, publisher: &Publisher, rest: Vec<Messag
                     .for_each(|message| publisher.send(message));
                 publisher.flush();
             });
-            for (table, topic) in LEDGER_TABLES {
+            for (table, topic) in ROLLUPS {
                 let to = tables::compare(space, table, topic, publisher);
                 let to = to.unwrap_or_else(|e| panic!("while arriving: {e}"));
                 stands.insert(to.values().sum::<u64>());

@@ -238,9 +238,13 @@ async fn check_volume(
     for (row, of) in got.iter().zip(steps.values()) {
         assert_eq!(whole(row, "seconds") as i64, step, "{view} {row:?}");
         assert_eq!(whole(row, "requests") as usize, of.len(), "{view} {row:?}");
-        assert_eq!(
-            whole(row, "client_gone") as usize,
-            of.iter().filter(|r| r.client_gone).count(),
+        let n_gone = of.iter().filter(|r| r.client_gone).count();
+        assert_eq!(whole(row, "client_gone") as usize, n_gone, "{view} {row:?}");
+        assert!(
+            close(
+                number(row, "rps_client_gone"),
+                Some(n_gone as f64 / step as f64)
+            ),
             "{view} {row:?}"
         );
         assert_eq!(

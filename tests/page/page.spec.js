@@ -35,8 +35,11 @@ for (const [range, step] of [["15m", "10 s"], ["1h", "30 s"], ["6h", "1 min"], [
     const seconds = { "10 s": 10, "30 s": 30, "1 min": 60, "5 min": 300, "1 h": 3600 }[step];
     const requests = STEADY.requestsPerWindow * seconds / 10;
     await expect(card(page, "volume").locator(".readout")).toContainText(`${requests.toLocaleString("en-US")} requests`);
-    await expect(tile(page, "Requests")).toContainText(`${requests.toLocaleString("en-US")}in ${step}`);
-    await expect(tile(page, "5xx")).toContainText("0.4 req/s");
+    await expect(value(page, "volume", "client gone (499)")).toHaveText(`${STEADY.clientGone} req/s`);
+    // the last five minutes of complete steps, or one step
+    const recent = STEADY.requestsPerWindow * Math.max(30, seconds / 10);
+    await expect(tile(page, "Volume")).toHaveText(`Volume10 req/ssteadyn ${recent.toLocaleString("en-US")} in ${step === "1 h" ? "1 h" : "5 min"}`);
+    await expect(tile(page, "5xx")).toHaveText(`5xx4.0 %steadyn ${recent.toLocaleString("en-US")}`);
     await expect(tile(page, "Replicas active")).toContainText("21 starting");
     await expect(tile(page, "GPU")).toContainText("73 %3 GPUs");
     await expect(tile(page, "GPU memory")).toContainText("12.5 GiBof 24 GiB");

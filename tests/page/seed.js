@@ -11,6 +11,7 @@ const AHEAD_S = 600;
 export const STEADY = {
   requestsPerWindow: 100,
   rps: { "2xx": 8.9, "4xx": 0.6, "5xx": 0.4, other: 0.1 },
+  clientGone: 0.2,
   endToEndMs: { p50: 500, p90: 900, p95: 950, p99: 990 },
   inferenceMs: { p50: 50, p90: 90, p95: 95, p99: 99 },
   replicas: { active: 2, loading: 1, starting: 1 },
@@ -110,6 +111,11 @@ function statements() {
     deployment("mig", { name: "mig", kind: "development", environment: "dev" }),
     requests({ id: "mig", of2xx: "0", unclassified: "40", ...TIMES }),
     replica({ id: "mig", replica: "r-1", readings: { cpu_cores: [1.5, 2.5], ...MEMORY }, gpus: 1 }),
+
+    // so few that a step of 10 s has no p90, and one of 5 min no p99
+    deployment("quiet", { name: "quiet" }),
+    requests({ id: "quiet", of2xx: "3", ...TIMES }),
+    replica({ id: "quiet", replica: "r-1", readings: ALL, gpus: 1 }),
 
     deployment("young", { name: "young" }, "now() - 1200"),
     requests({ id: "young", from: "present - 1200", of2xx: "40", ...TIMES }),

@@ -93,6 +93,18 @@ impl Outbox {
         outbox
     }
 
+    /// Takes over what agents that have ended left behind; gives how many messages that is. They stand behind what waits
+    /// already: the order of messages means nothing to whoever reads them.
+    pub fn take_over(&mut self, losses: &Losses) -> usize {
+        let left = self.spool.as_ref().map(Spool::take_over);
+        let left = left.unwrap_or_default();
+        for &Leftover { name, bytes } in &left {
+            self.insert(name, bytes, None);
+        }
+        self.make_room(losses);
+        left.len()
+    }
+
     /// Takes a message: onto the disk, else into memory. What has to go for it is counted.
     pub fn push(&mut self, name: Name, message: Vec<u8>, losses: &Losses) -> Kept {
         let written = self.spool.as_ref().map(|spool| spool.write(name, &message));
@@ -168,7 +180,7 @@ impl Outbox {
     }
 
     /// The oldest message that waits, now counted as sent; none when there is none, or enough is under way. One that the
-    /// disk does not give back is counted and gone.
+    /// disk does not give back is counted and gone, but where the process has no descriptors left: then none is next.
     pub fn next(&mut self, losses: &Losses) -> Option<Outgoing> {
         let most = MAX_SENT_BYTES.min(self.room.spool_bytes / SENT_SHARE);
         while self.sent_bytes < most {
@@ -187,6 +199,7 @@ impl Outbox {
                     self.first_waiting = id + 1;
                     return Some(Outgoing { id, name, message });
                 }
+                Err(error) if error.may_pass() => return None,
                 Err(error) => {
                     tracing::warn!(error = &error as &dyn std::error::Error, file = %name, "a spooled batch is lost");
                     self.give_up(id, Loss::SpoolDamaged, losses);

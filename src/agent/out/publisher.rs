@@ -26,6 +26,9 @@ pub const LOOK: Duration = Duration::from_millis(20);
 /// After Kafka gave a message back: what is wrong, such as a missing topic, lasts for longer than this.
 const RESEND_PAUSE: Duration = Duration::from_secs(1);
 
+/// Between two looks for what agents that have ended left in the spool's other folders: some system calls each.
+const TAKE_OVER_PAUSE: Duration = Duration::from_secs(10);
+
 /// Bodies of posted events that may wait for the next look; a further one is answered with 503.
 pub const POSTED_QUEUE: usize = 16;
 
@@ -68,6 +71,7 @@ impl Publisher {
     fn run(mut self, ending: &Ending) -> LeftOver {
         let mut is_disk_missed = false;
         let mut resend_at = Instant::now();
+        let mut take_over_at = resend_at + TAKE_OVER_PAUSE;
         while !ending.finished.is_cancelled() {
             let now = Instant::now();
             self.take_events(now, &mut is_disk_missed);
@@ -76,6 +80,10 @@ impl Publisher {
             }
             if self.sampler.is_due(now) {
                 self.keep_sample(ending.stopping.is_cancelled(), now, &mut is_disk_missed);
+            }
+            if now >= take_over_at {
+                take_over_at = now + TAKE_OVER_PAUSE;
+                self.take_over();
             }
             self.exchange(now, &mut resend_at);
         }
@@ -89,6 +97,13 @@ impl Publisher {
             self.exchange(Instant::now(), &mut resend_at);
         }
         self.outbox.backlog()
+    }
+
+    fn take_over(&mut self) {
+        let n_batches = self.outbox.take_over(self.meter.losses());
+        if n_batches > 0 {
+            tracing::info!(n_batches, "took over what an agent that ended had left");
+        }
     }
 
     fn take_events(&mut self, now: Instant, is_disk_missed: &mut bool) {

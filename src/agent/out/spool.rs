@@ -48,9 +48,22 @@ pub enum ReadError {
     Io(#[from] io::Error),
 }
 
+impl ReadError {
+    /// Whether the process, not the file, is in trouble: out of descriptors or memory. The file is read again later.
+    pub fn may_pass(&self) -> bool {
+        let Self::Io(error) = self else {
+            return false;
+        };
+        let code = error.raw_os_error();
+        code.is_some_and(|code| [libc::EMFILE, libc::ENFILE, libc::ENOMEM].contains(&code))
+    }
+}
+
 /// A folder that no other agent uses.
 #[derive(Debug)]
 pub struct Spool {
+    /// With the folders of the other agents of this deployment.
+    dir: PathBuf,
     folder: PathBuf,
     _lock: FolderLock,
 }
@@ -86,15 +99,20 @@ impl Spool {
                 break;
             }
             match FolderLock::acquire(&lock) {
-                Ok(lock) => free.push(Self {
-                    folder: dir.join(slot.to_string()),
-                    _lock: lock,
-                }),
+                Ok(lock) => free.push(Self::of_slot(dir, slot, lock)),
                 Err(LockError::Held { .. }) => {}
                 Err(error) => return Err(SpoolError::Lock(error)),
             }
         }
         Ok(free)
+    }
+
+    fn of_slot(dir: &Path, slot: usize, lock: FolderLock) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            folder: dir.join(slot.to_string()),
+            _lock: lock,
+        }
     }
 
     /// Whether a file can be written at all: better known at the start than with the first batch.
@@ -104,14 +122,35 @@ impl Spool {
         fs::remove_file(path)
     }
 
-    /// What cannot be moved stays for a later start.
-    fn adopt(&self, other: &Self) {
-        for leftover in other.list().unwrap_or_default() {
-            let from = other.path(leftover.name);
-            if let Err(error) = fs::rename(&from, self.path(leftover.name)) {
-                tracing::warn!(%error, file = %from.display(), "a spooled batch of another agent cannot be taken over");
+    /// Moves here what agents that have ended since left behind, as one does that was replaced while Kafka was away.
+    pub fn take_over(&self) -> Vec<Leftover> {
+        let mut taken = Vec::new();
+        for slot in 0..MAX_SLOTS {
+            let lock = self.dir.join(format!("{slot}.lock"));
+            if !lock.exists() {
+                break;
+            }
+            // held: by its agent, or by this one
+            if let Ok(lock) = FolderLock::acquire(&lock) {
+                taken.extend(self.adopt(&Self::of_slot(&self.dir, slot, lock)));
             }
         }
+        taken.sort_unstable_by_key(|leftover| leftover.name);
+        taken
+    }
+
+    /// What cannot be moved stays for a later start.
+    fn adopt(&self, other: &Self) -> Vec<Leftover> {
+        let mut left = other.list().unwrap_or_default();
+        left.retain(|leftover| {
+            let from = other.path(leftover.name);
+            let moved = fs::rename(&from, self.path(leftover.name));
+            if let Err(error) = &moved {
+                tracing::warn!(%error, file = %from.display(), "a spooled batch of another agent cannot be taken over");
+            }
+            moved.is_ok()
+        });
+        left
     }
 
     fn list(&self) -> io::Result<Vec<Leftover>> {
@@ -225,11 +264,19 @@ mod tests {
         second.write(name(2), b"second").expect("written");
         let (third, left) = open(dir.path());
         assert!(left.is_empty(), "both are still there");
+        assert_eq!(third.take_over(), []);
         drop((second, third));
         let (third, left) = open(dir.path());
         assert_eq!(left, [2]);
         drop((first, third));
-        let (_spool, left) = open(dir.path());
+        let (spool, left) = open(dir.path());
         assert_eq!(left, [1, 2]);
+        let (other, _) = open(dir.path());
+        other.write(name(3), b"third").expect("written");
+        assert_eq!(spool.take_over(), []);
+        drop(other);
+        let taken: Vec<_> = spool.take_over().iter().map(|l| l.name.sequence).collect();
+        assert_eq!(taken, [3]);
+        assert_eq!(spool.read(name(3)).expect("whole"), b"third");
     }
 }

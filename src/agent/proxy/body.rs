@@ -9,13 +9,14 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::HeaderName;
-use tokio::time::{Instant, Sleep, sleep};
 
 use super::flow::Flow;
 use super::headers::http_status_of_grpc;
 use super::record::Record;
 use super::signals::Answering;
+use super::silence::Silence;
 use super::upstream::{Pool, Sender};
+use super::watched::Watched;
 use crate::core::event::Outcome;
 
 pub const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -27,6 +28,8 @@ pub enum AnswerError {
     Server(#[source] hyper::Error),
     #[error("the server was silent for too long in the middle of its answer")]
     Silent,
+    #[error("the client took nothing of its answer for too long")]
+    Untaken,
 }
 
 /// An answer's body.
@@ -38,11 +41,13 @@ pub struct Measured {
 
 enum Source {
     Server(Box<FromServer>),
+    /// To a client that may stop taking it while its connection stays.
+    Watched(Watched),
     /// What the agent says itself.
     Agent(Option<Bytes>),
 }
 
-struct FromServer {
+pub struct FromServer {
     body: Incoming,
     /// None once it has ended.
     record: Option<Record>,
@@ -52,36 +57,31 @@ struct FromServer {
     broken: Option<AnswerError>,
 }
 
-/// How long the server may be silent, and since when it is.
-struct Silence {
-    allowed: Duration,
-    timer: Option<Pin<Box<Sleep>>>,
-    since: Option<Instant>,
-}
-
 impl Measured {
     pub fn from_server(
         body: Incoming,
         record: Record,
         connection: Option<(Sender, Arc<Pool>)>,
         silence: Option<Duration>,
+        untaken: Option<Duration>,
     ) -> Self {
-        let mut from = FromServer {
+        let mut from = Box::new(FromServer {
             body,
             record: Some(record),
             connection,
-            silence: silence.map(|allowed| Silence {
-                allowed,
-                timer: None,
-                since: None,
-            }),
+            silence: silence.map(Silence::new),
             broken: None,
-        };
-        if from.body.is_end_stream() {
+        });
+        let is_whole = from.body.is_end_stream();
+        if is_whole {
             from.finish(Outcome::Completed);
         }
+        let source = match untaken {
+            Some(allowed) if !is_whole => Source::Watched(Watched::new(from, allowed)),
+            _ => Source::Server(from),
+        };
         Self {
-            source: Source::Server(Box::new(from)),
+            source,
             _answering: None,
         }
     }
@@ -117,7 +117,20 @@ impl FromServer {
         flow.give_up();
     }
 
-    fn poll_frame(
+    /// Whether more is to come from the server.
+    pub const fn is_open(&self) -> bool {
+        self.record.is_some()
+    }
+
+    pub fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    pub fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+
+    pub fn poll_frame(
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
@@ -128,7 +141,7 @@ impl FromServer {
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(silence) = &mut self.silence {
-                    silence.since = None;
+                    silence.end();
                 }
                 if let Some(record) = &mut self.record {
                     if let Some(data) = frame.data_ref() {
@@ -138,8 +151,8 @@ impl FromServer {
                         record.set_status(http_status_of_grpc(code));
                     }
                 }
-                // nobody asks for the end of a body whose length is known
-                if self.body.is_end_stream() {
+                // nobody asks for the end of a body whose length is known, or for what comes after trailers
+                if frame.is_trailers() || self.body.is_end_stream() {
                     self.finish(Outcome::Completed);
                 }
             }
@@ -171,23 +184,6 @@ impl FromServer {
     }
 }
 
-impl Silence {
-    fn poll_over(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let deadline = *self.since.get_or_insert_with(Instant::now) + self.allowed;
-        let timer = self
-            .timer
-            .get_or_insert_with(|| Box::pin(sleep(self.allowed)));
-        loop {
-            ready!(timer.as_mut().poll(context));
-            if Instant::now() >= deadline {
-                return Poll::Ready(());
-            }
-            // it was set in an earlier silence
-            timer.as_mut().reset(deadline);
-        }
-    }
-}
-
 impl Body for Measured {
     type Data = Bytes;
     type Error = AnswerError;
@@ -198,6 +194,7 @@ impl Body for Measured {
     ) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
         match &mut self.source {
             Source::Server(from) => from.poll_frame(context),
+            Source::Watched(watched) => watched.poll_frame(context),
             Source::Agent(text) => {
                 let text = text.take().filter(|text| !text.is_empty());
                 Poll::Ready(text.map(|text| Ok(Frame::data(text))))
@@ -207,14 +204,16 @@ impl Body for Measured {
 
     fn is_end_stream(&self) -> bool {
         match &self.source {
-            Source::Server(from) => from.body.is_end_stream(),
+            Source::Server(from) => from.is_end_stream(),
+            Source::Watched(watched) => watched.is_end_stream(),
             Source::Agent(text) => text.as_ref().is_none_or(Bytes::is_empty),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
-            Source::Server(from) => from.body.size_hint(),
+            Source::Server(from) => from.size_hint(),
+            Source::Watched(watched) => watched.size_hint(),
             Source::Agent(text) => {
                 SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64))
             }

@@ -42,6 +42,8 @@ pub struct Exchange {
     pub front_door_header: HeaderName,
     /// From hand-over to the answer's head, and between two pieces of it. Not for gRPC, whose streams may be silent.
     pub answer_time: Duration,
+    /// How long a client of HTTP/2 may take nothing of one answer. The guard keeps the time of a whole connection.
+    pub send_time: Duration,
     /// Connections that another protocol took over.
     pub tunnels: TaskTracker,
 }
@@ -150,6 +152,7 @@ impl Exchange {
     ) -> Response<Measured> {
         let upgrade = wanted_upgrade(&request);
         let is_grpc = is_grpc(request.headers());
+        let untaken = (request.version() == Version::HTTP_2).then_some(self.send_time);
         let allowed = (!is_grpc).then_some(self.answer_time);
         let is_http2 = upgrade.is_none() && self.pool.upstream.is_http2
             || is_grpc && request.version() == Version::HTTP_2;
@@ -179,7 +182,7 @@ impl Exchange {
             }
         };
         match sent {
-            Ok((response, sender)) => self.pass_back(response, record, sender, allowed),
+            Ok((response, sender)) => self.pass_back(response, record, sender, allowed, untaken),
             Err(failure) => {
                 let of_client = client.signals.refusal().map(Failure::Malformed);
                 let failure = match failure {
@@ -272,7 +275,8 @@ impl Exchange {
             Err(_) => return fail(&Failure::Silent, record),
         };
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            return self.pass_back(response, record, Some(sender), Some(self.answer_time));
+            let allowed = Some(self.answer_time);
+            return self.pass_back(response, record, Some(sender), allowed, None);
         }
         record.answer_begins(response.status().as_u16());
         let server = hyper::upgrade::on(&mut response);
@@ -286,6 +290,7 @@ impl Exchange {
         mut record: Record,
         connection: Option<Sender>,
         allowed: Option<Duration>,
+        untaken: Option<Duration>,
     ) -> Response<Measured> {
         record.answer_begins(response.status().as_u16());
         if let Some(code) = response.headers().get(GRPC_STATUS) {
@@ -295,7 +300,7 @@ impl Exchange {
         // an old server's version is its own affair; the library knows what this client speaks
         *response.version_mut() = Version::HTTP_11;
         let connection = connection.map(|sender| (sender, self.pool.clone()));
-        response.map(|body| Measured::from_server(body, record, connection, allowed))
+        response.map(|body| Measured::from_server(body, record, connection, allowed, untaken))
     }
 }
 

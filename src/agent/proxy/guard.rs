@@ -2,8 +2,8 @@
 //! through only what [`super::framing`] can read in one way; in place of any other head the library is given one that
 //! says why, and the exchange answers it in its turn, behind the answers to what came before.
 //!
-//! It also keeps the time that the library does not: of a head that comes slowly, of a connection without requests. And
-//! it reads on for a moment after an early answer, since closing with unread input would reset the connection under it.
+//! It also keeps the time that the library does not: of a head that comes slowly, of a connection without requests, of a
+//! client that takes nothing of what is sent to it. And it reads on for a moment after an early answer, since closing with unread input would reset the connection under it.
 
 use std::io;
 use std::pin::Pin;
@@ -17,6 +17,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::framing::{Head, Place, Refusal, read_head};
 use super::signals::{Decision, Signals};
+use super::silence::Silence;
 
 /// What the client sent while it is not known whether it is still HTTP: past it the client waits for the answer.
 const MAX_UNDECIDED: usize = 16 * 1024;
@@ -40,6 +41,8 @@ pub struct Patience {
     /// From the first byte of a head to its last, and for the first one from the connection's start.
     pub head: Duration,
     pub idle: Duration,
+    /// While something is to be sent and the client takes none of it.
+    pub send: Duration,
 }
 
 /// The connection.
@@ -57,6 +60,8 @@ pub struct Guarded<S> {
     /// Since when the head at hand is being read, or none came.
     since: Instant,
     timer: Option<Pin<Box<Sleep>>>,
+    /// Of the client, while something is to be sent to it.
+    untaken: Silence,
     /// Set when the connection is being closed.
     linger: Option<(Instant, usize)>,
 }
@@ -74,6 +79,7 @@ impl<S: AsyncRead + Unpin> Guarded<S> {
             is_first: true,
             since: Instant::now(),
             timer: None,
+            untaken: Silence::new(patience.send),
             linger: None,
         }
     }
@@ -208,6 +214,20 @@ impl<S: AsyncRead + Unpin> Guarded<S> {
         }
     }
 
+    /// A client that takes nothing for too long is cut off: an error for whoever sends to it.
+    fn in_time<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        polled: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if polled.is_ready() {
+            self.untaken.end();
+            return polled;
+        }
+        ready!(self.untaken.poll_over(context));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
     /// Which protocol the connection goes on with is not known yet.
     fn poll_undecided(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
         loop {
@@ -307,7 +327,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let polled = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.in_time(context, polled)
     }
 
     fn poll_write_vectored(
@@ -315,7 +336,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.in_time(context, polled)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -323,7 +345,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        let polled = Pin::new(&mut self.stream).poll_flush(context);
+        self.in_time(context, polled)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -331,7 +354,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
         let (deadline, n_read) = match this.linger {
             Some(lingering) => lingering,
             None => {
-                ready!(Pin::new(&mut this.stream).poll_shutdown(context))?;
+                let polled = Pin::new(&mut this.stream).poll_shutdown(context);
+                ready!(this.in_time(context, polled))?;
                 let is_owed = this.is_refused || this.place.is_in_body() || !this.held.is_empty();
                 if !is_owed {
                     return Poll::Ready(Ok(()));

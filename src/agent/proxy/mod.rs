@@ -5,20 +5,23 @@
 //! delay a request. A client may come by [`tls`]. [`guard`] looks at raw bytes before the library does, by the rules of
 //! [`framing`], and speaks with the rest by [`signals`]. [`exchange`] carries one request: [`admission`] says when,
 //! [`upstream`] keeps the connections to the server, [`flow`] is the body that goes there, [`body`] the one that comes back,
-//! [`tunnel`] what follows an upgrade. [`record`] is what is measured.
+//! [`watched`] sees whether its client takes it, [`tunnel`] is what follows an upgrade. [`record`] is what is measured.
 
 mod admission;
 mod body;
+mod descriptors;
 mod exchange;
 mod flow;
-mod framing;
+pub mod framing;
 mod guard;
 mod headers;
 mod record;
 mod signals;
+mod silence;
 mod tls;
 mod tunnel;
 mod upstream;
+mod watched;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
@@ -44,6 +47,7 @@ use super::condition::Condition;
 use super::meter::Meter;
 use crate::config::parse_duration;
 use admission::Admission;
+use descriptors::affordable;
 use exchange::{Client, Exchange};
 use guard::{Guarded, Patience};
 use record::Records;
@@ -110,7 +114,7 @@ pub struct ProxyArgs {
     /// The front door's header that says when a request arrived there.
     #[arg(long, default_value = "x-request-start", value_name = "NAME")]
     pub request_start_header: HeaderName,
-    /// Clients' connections at once; requests on one more are answered 503. Idle, each takes some 18 KB.
+    /// Clients' connections at once, or as many as `ulimit -n` allows; past them 503. Idle, each takes some 18 KB.
     #[arg(long, default_value_t = 10_240, value_name = "N")]
     pub max_connections: usize,
     /// How long a client may take over a request's head; then it is answered 408.
@@ -123,6 +127,10 @@ pub struct ProxyArgs {
     /// How long the server may take to begin its answer, and be silent in it; then 504, or the answer is cut. Not for gRPC.
     #[arg(long, default_value = "600s", value_parser = parse_duration, value_name = "DURATION")]
     pub answer_timeout: Duration,
+    /// How long a client may take nothing of its answer; then it is cut off and counts as gone, so that it holds no place
+    /// for ever. Long: a client of a stream may well stop for a while.
+    #[arg(long, default_value = "300s", value_parser = parse_duration, value_name = "DURATION")]
+    pub send_timeout: Duration,
     /// How long requests in flight may take once the agent is told to end.
     #[arg(long, default_value = "30s", value_parser = parse_duration, value_name = "DURATION")]
     pub drain: Duration,
@@ -181,6 +189,7 @@ impl ProxyArgs {
             ),
             front_door_header: self.request_start_header.clone(),
             answer_time: self.answer_timeout,
+            send_time: self.send_timeout,
             tunnels: TaskTracker::new(),
         };
         Ok(Some(Proxy {
@@ -191,8 +200,9 @@ impl ProxyArgs {
                 head_bytes: MAX_HEAD_BYTES as usize,
                 head: self.head_timeout,
                 idle: self.idle_timeout,
+                send: self.send_timeout,
             },
-            max_connections: self.max_connections.clamp(1, Semaphore::MAX_PERMITS),
+            max_connections: affordable(self.max_connections).clamp(1, Semaphore::MAX_PERMITS),
             drain: self.drain,
         }))
     }

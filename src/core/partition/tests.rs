@@ -9,7 +9,8 @@ use crate::core::delta::Windows;
 use crate::core::event::{OptionalMicros, Outcome, Status};
 use crate::core::ids::IdLimits;
 use crate::core::ledger::Ledger;
-use crate::core::recovery::{Log, recover};
+use crate::core::marks::Mark;
+use crate::core::recovery::{Boundary, Log, recover};
 
 /// The broker's append time of every message.
 const NOW_MS: i64 = 1_800_000_000_000;
@@ -26,6 +27,10 @@ struct StoredTable {
     span: u64,
     counts: LedgerCounts,
     requests: BTreeMap<(String, String, u32), u64>,
+    /// What the table of marks holds as of each of its boundaries, and how many messages came.
+    marks: Vec<(u64, Mark)>,
+    boundaries: Vec<u64>,
+    messages: u64,
 }
 
 impl StoredTable {
@@ -38,8 +43,10 @@ impl StoredTable {
         );
         self.to = Some(delta.to);
         self.span += delta.to - delta.from;
-        self.counts.events += delta.counts.events;
-        self.counts.late += delta.counts.late;
+        if !delta.table.holds_marks() {
+            self.counts.events += delta.counts.events;
+            self.counts.late += delta.counts.late;
+        }
         self.counts.invalid += delta.counts.invalid;
         match &delta.rows {
             Rows::Requests(Windows { open, ids }) => {
@@ -64,8 +71,31 @@ impl StoredTable {
                     );
                 }
             }
+            Rows::Marks(changes) => {
+                self.boundaries.push(delta.to);
+                self.counts.messages += delta.counts.messages;
+                for (mark, came) in changes.iter() {
+                    self.messages += came.messages;
+                    self.marks.push((delta.to, mark.clone()));
+                }
+                self.messages += changes.forgotten().map_or(0, |came| came.messages);
+            }
             Rows::Replicas(_) => unreachable!("a partition of requests"),
         }
+    }
+
+    /// The highest boundary at or below an offset, and the marks as they were there.
+    fn marks_at(&self, offset: u64) -> Option<(u64, Vec<Mark>)> {
+        let at_or_below = |boundary: &&u64| **boundary <= offset;
+        let boundary = *self.boundaries.iter().filter(at_or_below).max()?;
+        let mut marks: Vec<Mark> = Vec::new();
+        for (_, mark) in self.marks.iter().filter(|(to, _)| *to <= boundary) {
+            marks.retain(|other| {
+                (&other.deployment_id, &other.replica_id) != (&mark.deployment_id, &mark.replica_id)
+            });
+            marks.push(mark.clone());
+        }
+        Some((boundary, marks))
     }
 
     fn add(&mut self, place: (String, String, u32), requests: u64, in_sketch: u64) {
@@ -74,8 +104,12 @@ impl StoredTable {
     }
 }
 
-/// One message: whose, and when its events ended, in seconds before now; `None` is a message that cannot be read.
-type Sent = (u8, u8, Option<Vec<i64>>);
+/// One message: whose, which of its producer's sequence, and when its events ended, in seconds before now; `None` is a
+/// message that cannot be read.
+type Sent = (u8, u8, i64, Option<Vec<i64>>);
+
+/// Producers that are remembered: fewer than send.
+const MAX_PRODUCERS: usize = 9;
 
 fn event(seconds_ago: i64) -> RequestEvent {
     RequestEvent {
@@ -94,7 +128,7 @@ fn event(seconds_ago: i64) -> RequestEvent {
     }
 }
 
-fn fold(partition: &mut Partition, offset: u64, (deployment, replica, ages): &Sent) {
+fn fold(partition: &mut Partition, offset: u64, (deployment, replica, sequence, ages): &Sent) {
     partition.begin_message(offset, NOW_MS);
     let Some(ages) = ages else {
         return partition.refuse();
@@ -104,9 +138,12 @@ fn fold(partition: &mut Partition, offset: u64, (deployment, replica, ages): &Se
         deployment_id: &deployment_id,
         replica_id: &replica_id,
         boot_id: [0; 16],
-        sequence: 0,
+        sequence: *sequence,
         producer: "",
     };
+    if !partition.is_new(&head, NOW_MS) {
+        return;
+    }
     let events: Vec<RequestEvent> = ages.iter().map(|&age| event(age)).collect();
     partition.fold_batch(&head, &events, NOW_MS, &mut Untimely::default());
 }
@@ -118,11 +155,25 @@ fn truth(log: &[Sent], table: Table) -> StoredTable {
         span: log.len() as u64,
         ..StoredTable::default()
     };
-    for (deployment, replica, ages) in log {
+    let mut producers: Vec<((u8, u8), Vec<i64>)> = Vec::new();
+    for (deployment, replica, sequence, ages) in log {
         let Some(ages) = ages else {
             truth.counts.invalid += 1;
             continue;
         };
+        truth.messages += 1;
+        let producer = (*deployment, *replica);
+        let found = producers.iter().position(|(other, _)| *other == producer);
+        let mut came = found.map_or(Vec::new(), |index| producers.remove(index).1);
+        let has_come = came.contains(sequence);
+        came.push(*sequence);
+        producers.push((producer, came));
+        if producers.len() > MAX_PRODUCERS {
+            producers.remove(0);
+        }
+        if has_come || table.holds_marks() {
+            continue;
+        }
         for age in ages {
             if *age > 48 * 3600 || *age < -300 {
                 truth.counts.late += 1;
@@ -139,7 +190,7 @@ fn truth(log: &[Sent], table: Table) -> StoredTable {
                 .entry((
                     format!("d{deployment}"),
                     replica,
-                    table.tier().floor(second),
+                    table.tier().expect("a rollup").floor(second),
                 ))
                 .or_default() += 1;
         }
@@ -174,22 +225,33 @@ fn run(
                 )
             })
             .collect();
-        let recovery = recover(
-            &ledgers,
-            Log {
-                start: 0,
-                end,
-                committed: None,
-            },
-        )
-        .expect("the log is whole");
+        let log_ends = Log {
+            start: 0,
+            end,
+            committed: None,
+        };
+        let mut recovery = recover(&ledgers, log_ends).expect("the log is whole");
+        let marks_table = store.get_mut(&Table::RequestsMarks).expect("a table");
+        let mut marks = Vec::new();
+        if let Some((offset, stored)) = marks_table.marks_at(recovery.start) {
+            recovery.begin_at(Boundary { offset, epoch: 1 }, log_ends);
+            marks = stored;
+        }
         for start in recovery.tables.iter().filter(|start| start.needs_heartbeat) {
-            store.get_mut(&start.table).expect("a table").to = Some(start.from);
+            let table = store.get_mut(&start.table).expect("a table");
+            table.to = Some(start.from);
+            table.boundaries.push(start.from);
         }
         live(
             log,
             &mut store,
-            Partition::new(SOURCE, 1, &recovery, IdLimits::new(100, 100)),
+            Partition::new(
+                SOURCE,
+                1,
+                &recovery,
+                Marks::new(marks, MAX_PRODUCERS),
+                IdLimits::new(100, 100),
+            ),
             &mut chance,
         );
     }
@@ -246,7 +308,7 @@ fn live(
 fn logs() -> impl Strategy<Value = Vec<Sent>> {
     let age = prop_oneof![6 => 0..180_i64, 2 => 0..90_000_i64, 1 => 172_700..172_900_i64, 1 => -400..0_i64];
     let ages = prop::option::weighted(0.9, prop::collection::vec(age, 1..6));
-    prop::collection::vec((0..4_u8, 0..3_u8, ages), 1..40)
+    prop::collection::vec((0..4_u8, 0..3_u8, 0..9_i64, ages), 1..60)
 }
 
 proptest! {
@@ -255,14 +317,18 @@ proptest! {
     #[test]
     fn every_table_counts_every_message_once(
         log in logs(),
-        chance in prop::collection::vec((0..3_u8, prop::option::weighted(0.3, 0..6_usize)), 0..120),
+        chance in prop::collection::vec((0..3_u8, prop::option::weighted(0.3, 0..7_usize)), 0..160),
     ) {
         let store = run(&log, chance.into_iter());
         for (table, stored) in store {
             let truth = truth(&log, table);
             prop_assert_eq!(stored.to, truth.to, "{:?}", table);
             prop_assert_eq!(stored.span, truth.span, "{:?}", table);
-            prop_assert_eq!(stored.counts, truth.counts, "{:?}", table);
+            let counted = LedgerCounts { messages: 0, ..stored.counts };
+            prop_assert_eq!(counted, truth.counts, "{:?}", table);
+            if table.holds_marks() {
+                prop_assert_eq!((stored.messages, stored.counts.messages), (truth.messages, truth.messages));
+            }
             prop_assert_eq!(stored.requests, truth.requests, "{:?}", table);
         }
     }
@@ -279,7 +345,8 @@ fn a_range_is_closed_at_its_limits() {
         },
     )
     .expect("fresh");
-    let mut partition = Partition::new(SOURCE, 1, &recovery, IdLimits::new(100, 100));
+    let marks = Marks::new(Vec::new(), MAX_PRODUCERS);
+    let mut partition = Partition::new(SOURCE, 1, &recovery, marks, IdLimits::new(100, 100));
     let mut offset = 0;
     while partition.wants_flush().is_none() {
         let ages = (0..1_000)
@@ -288,7 +355,12 @@ fn a_range_is_closed_at_its_limits() {
         fold(
             &mut partition,
             offset,
-            &(u8::try_from(offset % 3).expect("small"), 0, Some(ages)),
+            &(
+                u8::try_from(offset % 3).expect("small"),
+                0,
+                i64::try_from(offset).expect("small"),
+                Some(ages),
+            ),
         );
         partition.apply();
         offset += 1;

@@ -3,6 +3,7 @@
 import { count, NOTHING, percent, rfc3339, span, time, written } from "./format.js";
 import { seriesId } from "./charts.js";
 import { Plot } from "./plot.js";
+import { restsOnWords } from "./thin.js";
 import { isOver, runs, statesOf } from "./words.js";
 
 const element = (name, className, text) => {
@@ -44,7 +45,9 @@ export class Card {
     this.legend = element("div", "legend");
     this.values = new Map();
     this.buttons = new Map(chart.series.map((of) => [of.key, this.button(of, toggled)]));
-    this.legend.append(...this.buttons.values());
+    this.thin = element("p", "thin-note", "○ rests on fewer than 10");
+    this.thin.hidden = true;
+    this.legend.append(...this.buttons.values(), this.thin);
     this.table = element("div", "table");
     this.table.hidden = true;
     this.table.tabIndex = 0;
@@ -58,7 +61,7 @@ export class Card {
   button(of, toggled) {
     const button = element("button");
     button.type = "button";
-    const look = this.chart.stacked ? "" : ` line${of.dash?.length ? (of.dash[0] < 4 ? " dot" : " dash") : ""}`;
+    const look = this.chart.stacked && !of.line ? "" : ` line${of.dash?.length ? (of.dash[0] < 4 ? " dot" : " dash") : ""}`;
     const value = element("span", "value");
     button.append(element("span", `swatch${look} c-${of.colour}`), element("span", "", of.label), value);
     button.addEventListener("click", () => toggled(seriesId(this.chart, of)));
@@ -85,6 +88,7 @@ export class Card {
       button.setAttribute("aria-pressed", String(!hidden.has(seriesId(this.chart, of))));
     }
     if (!isAbsent) this.plot.draw(answer, { ...panel, until }, hidden, staleFrom);
+    this.thin.hidden = !this.plot.hasThin();
     this.box.setAttribute("aria-label", this.summary());
     this.moved(this.plot.uplot?.cursor.idx ?? null);
     if (!this.table.hidden) this.fillTable();
@@ -95,6 +99,7 @@ export class Card {
     this.latest = null;
     this.plot.clear();
     this.readout.textContent = "";
+    this.thin.hidden = true;
     for (const value of this.values.values()) value.textContent = NOTHING;
     this.box.setAttribute("aria-label", this.chart.title);
     this.table.replaceChildren();
@@ -135,6 +140,10 @@ export class Card {
     if (this.chart.of === "requests" && series.requests[at] !== null) {
       parts.push(`${count(series.requests[at])} ${series.requests[at] === 1 ? "request" : "requests"}`);
     }
+    const percentiles = this.chart.series.filter(({ q }) => q);
+    if (percentiles.length && series.requests[at] > 0 && series[percentiles[0].key][at] !== null) {
+      parts.push(...restsOnWords(percentiles, series.requests[at]));
+    }
     if (series.client_gone?.[at] > 0) parts.push(`${count(series.client_gone[at])} client gone (499)`);
     const replicas = this.chart.unit === "count" ? null : series.replicas?.[at] ?? null;
     if (replicas !== null) parts.push(`${count(replicas)} ${replicas === 1 ? "replica" : "replicas"}`);
@@ -149,7 +158,7 @@ export class Card {
   summary() {
     const { answer, panel } = this.latest;
     const { coverage, t, series } = answer;
-    const lead = this.chart.series.find(({ label }) => label === "p95") ?? this.chart.series.at(this.chart.name === "volume" ? -1 : 0);
+    const lead = this.chart.series.find(({ label }) => label === "p95") ?? this.chart.series.find(({ label }) => label === "2xx") ?? this.chart.series[0];
     const write = written[this.chart.unit];
     const now = lastComplete(answer, panel);
     const from = `${this.chart.title}, ${time(panel.start, panel.now)} to ${time(Math.min(panel.stop, panel.now), panel.now)}.`;

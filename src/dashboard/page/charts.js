@@ -1,10 +1,11 @@
 // The charts: what each measures, its unit, its series, and what to look out for. Series are named as the views name them.
 
+// `q`: which quantile it is, so that it can be told on how many requests it rests.
 const PERCENTILES = (of) => [
-  { key: `${of}_p50_ms`, label: "p50", colour: "p50", width: 1.5, dash: [] },
-  { key: `${of}_p90_ms`, label: "p90", colour: "p90", width: 1.5, dash: [6, 3] },
-  { key: `${of}_p95_ms`, label: "p95", colour: "p95", width: 2.25, dash: [] },
-  { key: `${of}_p99_ms`, label: "p99", colour: "p99", width: 1.5, dash: [2, 3] },
+  { key: `${of}_p50_ms`, label: "p50", q: 0.5, colour: "p50", width: 1.5, dash: [] },
+  { key: `${of}_p90_ms`, label: "p90", q: 0.9, colour: "p90", width: 1.5, dash: [6, 3] },
+  { key: `${of}_p95_ms`, label: "p95", q: 0.95, colour: "p95", width: 2.25, dash: [] },
+  { key: `${of}_p99_ms`, label: "p99", q: 0.99, colour: "p99", width: 1.5, dash: [2, 3] },
 ];
 
 const USAGE = (average, highest, limit) => [
@@ -28,6 +29,8 @@ export const CHARTS = [
       { key: "rps_unclassified", label: "unclassified", colour: "unclassified", ifAny: true },
       { key: "rps_other", label: "other", colour: "other", ifAny: true },
       { key: "rps_2xx", label: "2xx", colour: "s2xx" },
+      // counted in its class too, so that it is no layer of the stack
+      { key: "rps_client_gone", label: "client gone (499)", id: "client_gone", colour: "gone", line: true, ifAny: true },
     ],
   },
   {

@@ -10,13 +10,23 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::{Engine, Trial};
 use crate::bus::broker::BrokerError;
 use crate::core::ledger::Ledger;
-use crate::core::recovery::{Log, Recovery, recover};
+use crate::core::marks::Mark;
+use crate::core::recovery::{Log, Recovery, Stopped, recover};
 use crate::core::table::{Source, Stream, Table};
 use crate::processor::protocol::{Assignment, Command};
+use crate::store::marks::Marked;
 
 /// How long ledgers and logs are asked for after an assignment before the process ends and leaves it to another.
 const RECOVERY_PATIENCE: Duration = Duration::from_secs(60);
 const RECOVERY_RETRY: Duration = Duration::from_millis(500);
+
+/// A partition of which everything is known that its worker needs.
+struct Recovered {
+    source: Source,
+    recovery: Recovery,
+    marks: Vec<Mark>,
+    log_end: u64,
+}
 
 /// How long a flush waits for Kafka to name a topic's id. While Kafka is away nothing new is read either, so that what was
 /// read before is stored without the answer: a last flush must not be lost for it.
@@ -33,13 +43,13 @@ impl Engine {
             let recovered = self.recover(&to_recover).await?;
             let recoveries: Vec<(Source, Recovery)> = recovered
                 .iter()
-                .map(|(source, recovery, _)| (*source, recovery.clone()))
+                .map(|it| (it.source, it.recovery.clone()))
                 .collect();
             let fenced = self.writer.begin_ledgers(&recoveries).await?;
             self.hand_out(
                 recovered
                     .into_iter()
-                    .filter(|(source, ..)| !fenced.contains(source))
+                    .filter(|it| !fenced.contains(&it.source))
                     .collect(),
             )?;
             if fenced.is_empty() {
@@ -56,9 +66,15 @@ impl Engine {
         Ok(())
     }
 
-    fn hand_out(&mut self, recovered: Vec<(Source, Recovery, u64)>) -> anyhow::Result<()> {
+    fn hand_out(&mut self, recovered: Vec<Recovered>) -> anyhow::Result<()> {
         let mut by_worker: BTreeMap<usize, Vec<Assignment>> = BTreeMap::new();
-        for (source, recovery, log_end) in recovered {
+        for it in recovered {
+            let Recovered {
+                source,
+                recovery,
+                marks,
+                log_end,
+            } = it;
             if recovery.n_started_late > 0 {
                 let (tables, at) = (recovery.n_started_late, recovery.start);
                 tracing::warn!(
@@ -86,6 +102,7 @@ impl Engine {
                 source,
                 generation: self.generation,
                 recovery,
+                marks,
                 ledger,
                 log_end,
             });
@@ -99,10 +116,7 @@ impl Engine {
     }
 
     /// Asks Kafka and ClickHouse, until both have answered or patience ends. Partitions that cannot go on are stopped.
-    async fn recover(
-        &mut self,
-        sources: &[Source],
-    ) -> anyhow::Result<Vec<(Source, Recovery, u64)>> {
+    async fn recover(&mut self, sources: &[Source]) -> anyhow::Result<Vec<Recovered>> {
         let deadline = Instant::now() + RECOVERY_PATIENCE;
         loop {
             let error = match timeout_at(deadline, self.try_recover(sources)).await {
@@ -124,10 +138,7 @@ impl Engine {
         }
     }
 
-    async fn try_recover(
-        &mut self,
-        sources: &[Source],
-    ) -> anyhow::Result<Vec<(Source, Recovery, u64)>> {
+    async fn try_recover(&mut self, sources: &[Source]) -> anyhow::Result<Vec<Recovered>> {
         let mut recovered = Vec::with_capacity(sources.len());
         for stream in Stream::ALL {
             let partitions: Vec<i32> = sources
@@ -141,22 +152,59 @@ impl Engine {
             let (ledger, logs) = self.ask_broker(stream, &partitions).await?;
             self.writer.set_ledger(stream, Arc::from(ledger));
             let ledgers = self.writer.read_ledgers(stream, &partitions).await?;
+            let mut found = Vec::with_capacity(partitions.len());
             for (partition, log) in partitions.into_iter().zip(logs) {
                 let source = Source { stream, partition };
                 let of_partition: Vec<(Table, Option<Ledger>)> = ledgers
                     .iter()
                     .map(|(table, by_partition)| (*table, by_partition.get(&partition).copied()))
                     .collect();
-                match recover(&of_partition, log) {
-                    Ok(recovery) => {
-                        self.writer.adopt(source, &recovery);
-                        recovered.push((source, recovery, log.end));
-                    }
+                match self.decide(source, &of_partition, log).await? {
+                    Ok(recovery) => found.push((source, recovery, log)),
                     Err(stopped) => self.stop(source, stopped.to_string()),
                 }
             }
+            // below the ledgers that were just read: what is written meanwhile lies above
+            let starts: Vec<(i32, u64)> = found
+                .iter()
+                .map(|(source, recovery, _)| (source.partition, recovery.start))
+                .collect();
+            let mut marked = self.writer.read_marks(stream, &starts).await?;
+            for (source, mut recovery, log) in found {
+                let marks = match marked.remove(&source.partition) {
+                    Some(Marked { boundary, marks }) => {
+                        recovery.begin_at(boundary, log);
+                        marks
+                    }
+                    None => Vec::new(),
+                };
+                self.writer.adopt(source, &recovery);
+                recovered.push(Recovered {
+                    source,
+                    recovery,
+                    marks,
+                    log_end: log.end,
+                });
+            }
         }
         Ok(recovered)
+    }
+
+    /// The log was asked before the ledgers, so that no commit is younger than they are. They may have moved past the end
+    /// that the log had then, which loses nothing: it is asked again.
+    async fn decide(
+        &self,
+        source: Source,
+        ledgers: &[(Table, Option<Ledger>)],
+        log: Log,
+    ) -> anyhow::Result<Result<Recovery, Stopped>> {
+        let decided = recover(ledgers, log);
+        let Err(Stopped::LogLost { .. }) = decided else {
+            return Ok(decided);
+        };
+        let (_, logs) = self.ask_broker(source.stream, &[source.partition]).await?;
+        let end = logs.first().map_or(log.end, |now| now.end);
+        Ok(recover(ledgers, Log { end, ..log }))
     }
 
     /// The topic's ledger, `<topic>/<topic id>`, and what the log of each partition has.

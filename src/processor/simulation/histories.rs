@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use super::{Defect, Seen, run};
 
-/// Histories in every run of the tests: some seconds. `make simulate` runs as many as are wished for.
-const SEEDS: u64 = 600;
+/// Histories in every run of the tests: half a minute of CPU. `make simulate` runs as many as are wished for.
+const SEEDS: u64 = 2_000;
 
 /// A bug that is put in is found within this many histories.
 const SEEDS_PER_DEFECT: u64 = 100;
@@ -47,6 +47,7 @@ impl Seen {
         self.met.doubled += other.met.doubled;
         self.met.delayed += other.met.delayed;
         self.met.lies += other.met.lies;
+        self.met.set_back += other.met.set_back;
     }
 }
 
@@ -70,6 +71,7 @@ fn every_history_ends_with_each_message_once() {
         ("doubled", met.doubled),
         ("delayed", met.delayed),
         ("lies", met.lies),
+        ("set back", met.set_back),
     ];
     for (what, n) in all {
         assert!(n as u64 > SEEDS / 10, "only {n} {what}");
@@ -143,4 +145,14 @@ fn a_flush_in_two_inserts_is_found() {
 #[test]
 fn two_writers_at_once_are_found() {
     is_found(Defect::TwoWritersAtOnce);
+}
+
+#[test]
+fn forgotten_marks_are_found() {
+    is_found(Defect::NoMarks);
+}
+
+#[test]
+fn marks_of_another_offset_are_found() {
+    is_found(Defect::MarksOfTheEnd);
 }

@@ -10,6 +10,7 @@ use crate::core::event::{
 use crate::core::ledger::LedgerCounts;
 use crate::core::recovery::Log as LogEnds;
 use crate::core::table::{Stream, Table};
+use crate::processor::simulation::process::MAX_PRODUCERS;
 use crate::replay::model::random::Random;
 use crate::store::columns::is_by_replica;
 
@@ -34,10 +35,20 @@ pub struct Entry {
     sent: Option<Sent>,
 }
 
+#[derive(Clone)]
 struct Sent {
+    producer: Producer,
+    sequence: i64,
+    /// When its events ended, since 1970.
+    times_s: Vec<i64>,
+}
+
+/// One start of one replica's producer.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Producer {
     deployment: String,
     replica: String,
-    ages_s: Vec<i64>,
+    boot: u8,
 }
 
 /// One partition's log.
@@ -66,6 +77,7 @@ impl Log {
         let mut offset = start;
         let mut append_s = FIRST_APPEND_S + (random.unit() * 80_000.0) as i64;
         let mut entries = Vec::new();
+        let mut producers = Producers::default();
         for _ in 0..1 + random.index(MAX_ENTRIES) {
             // a transaction's marker takes an offset and is no message
             offset += u64::from(random.is_hit(0.1)) * (1 + random.index(3) as u64);
@@ -74,7 +86,7 @@ impl Log {
             } else {
                 random.index(20) as i64
             };
-            entries.push(Rc::new(entry(stream, offset, append_s, random)));
+            entries.push(Rc::new(producers.entry(stream, offset, append_s, random)));
             offset += 1;
         }
         Self {
@@ -126,8 +138,7 @@ impl Log {
             .map_or(0, |entry| entry.append_ms / 86_400_000)
     }
 
-    /// What `table` must hold of the whole log, counted one by one. Producers that send twice come with their marks:
-    /// a message whose mark was seen before is then left out here.
+    /// What `table` must hold of the whole log, counted one by one.
     pub fn truth(&self, table: Table) -> Counted {
         let end = self.end();
         let mut truth = Counted {
@@ -136,24 +147,38 @@ impl Log {
             span: end - self.start,
             ..Counted::default()
         };
+        let mut came = Remembered::default();
         for entry in self.appended() {
             let Some(sent) = &entry.sent else {
                 truth.counts.invalid += 1;
                 continue;
             };
-            for age in &sent.ages_s {
-                if !ACCEPTED_AGES_S.contains(age) {
+            let is_new = came.is_new(sent, entry.append_ms);
+            let Some(tier) = table.tier() else {
+                truth.counts.events += 1;
+                *truth.windows.entry(<_>::default()).or_default() += 1;
+                continue;
+            };
+            if !is_new {
+                continue;
+            }
+            for &time in &sent.times_s {
+                if !ACCEPTED_AGES_S.contains(&(entry.append_ms / 1000 - time)) {
                     truth.counts.late += 1;
                     continue;
                 }
                 truth.counts.events += 1;
-                let second = u32::try_from(entry.append_ms / 1000 - age).expect("after 1970");
+                let second = u32::try_from(time).expect("after 1970");
                 let replica = if is_by_replica(table) {
-                    sent.replica.clone()
+                    sent.producer.replica.clone()
                 } else {
                     String::new()
                 };
-                let place = (sent.deployment.clone(), replica, table.tier().floor(second));
+                let place = (
+                    sent.producer.deployment.clone(),
+                    replica,
+                    tier.floor(second),
+                );
                 *truth.windows.entry(place).or_default() += 1;
             }
         }
@@ -161,31 +186,86 @@ impl Log {
     }
 }
 
-fn entry(stream: Stream, offset: u64, append_s: i64, random: &mut Random) -> Entry {
-    let append_ms = append_s * 1000;
-    if random.is_hit(0.08) {
-        let payload = vec![0; random.index(20)];
-        return Entry {
+/// The rule of what comes twice, told a second time.
+#[derive(Default)]
+struct Remembered(Vec<(Producer, Vec<i64>, i64)>);
+
+impl Remembered {
+    fn is_new(&mut self, sent: &Sent, append_ms: i64) -> bool {
+        let found = self
+            .0
+            .iter()
+            .position(|(other, ..)| *other == sent.producer);
+        let known = found.map(|index| self.0.remove(index));
+        let mut sequences = match known {
+            Some((_, sequences, last_ms)) if append_ms - last_ms <= 48 * 3_600_000 => sequences,
+            _ => Vec::new(),
+        };
+        let highest = sequences.iter().max().copied().unwrap_or(0);
+        let is_new = !sequences.contains(&sent.sequence) && sent.sequence > highest - 64;
+        sequences.push(sent.sequence);
+        self.0.push((sent.producer.clone(), sequences, append_ms));
+        if self.0.len() > MAX_PRODUCERS {
+            self.0.remove(0);
+        }
+        is_new
+    }
+}
+
+/// Who sends, how far each is, and what was sent before and may be sent again.
+#[derive(Default)]
+struct Producers {
+    next: BTreeMap<Producer, i64>,
+    sent: Vec<(Sent, Vec<u8>)>,
+}
+
+impl Producers {
+    fn entry(&mut self, stream: Stream, offset: u64, append_s: i64, random: &mut Random) -> Entry {
+        let append_ms = append_s * 1000;
+        if random.is_hit(0.08) {
+            let payload = vec![0; random.index(20)];
+            return Entry {
+                offset,
+                append_ms,
+                payload,
+                sent: None,
+            };
+        }
+        if !self.sent.is_empty() && random.is_hit(0.25) {
+            let (sent, payload) = self.sent[random.index(self.sent.len())].clone();
+            return Entry {
+                offset,
+                append_ms,
+                payload,
+                sent: Some(sent),
+            };
+        }
+        let n = match stream {
+            Stream::Requests => 1 + random.index(MAX_EVENTS),
+            Stream::Replicas => 1,
+        };
+        let producer = Producer {
+            deployment: format!("d{}", random.index(3)),
+            replica: format!("r{}", random.index(2)),
+            boot: u8::from(random.is_hit(0.3)),
+        };
+        let next = self.next.entry(producer.clone()).or_default();
+        // some are lost on the way
+        *next += i64::from(random.is_hit(0.1)) * (1 + random.index(80) as i64);
+        let sent = Sent {
+            producer,
+            sequence: *next,
+            times_s: (0..n).map(|_| append_s - age(random)).collect(),
+        };
+        *next += 1;
+        let payload = encode(stream, &sent);
+        self.sent.push((sent.clone(), payload.clone()));
+        Entry {
             offset,
             append_ms,
             payload,
-            sent: None,
-        };
-    }
-    let n = match stream {
-        Stream::Requests => 1 + random.index(MAX_EVENTS),
-        Stream::Replicas => 1,
-    };
-    let sent = Sent {
-        deployment: format!("d{}", random.index(3)),
-        replica: format!("r{}", random.index(2)),
-        ages_s: (0..n).map(|_| age(random)).collect(),
-    };
-    Entry {
-        offset,
-        append_ms,
-        payload: encode(stream, &sent, append_s, offset),
-        sent: Some(sent),
+            sent: Some(sent),
+        }
     }
 }
 
@@ -200,25 +280,28 @@ fn age(random: &mut Random) -> i64 {
     low + random.index((high - low) as usize) as i64
 }
 
-fn encode(stream: Stream, sent: &Sent, append_s: i64, offset: u64) -> Vec<u8> {
+fn encode(stream: Stream, sent: &Sent) -> Vec<u8> {
     let head = BatchHead {
-        deployment_id: &sent.deployment,
-        replica_id: &sent.replica,
-        boot_id: [7; 16],
-        sequence: i64::try_from(offset).expect("small"),
+        deployment_id: &sent.producer.deployment,
+        replica_id: &sent.producer.replica,
+        boot_id: [sent.producer.boot; 16],
+        sequence: sent.sequence,
         producer: "",
     };
     // whole seconds and a half: no rounding decides where an event belongs
-    let time_us = |age: i64| (append_s - age) * 1_000_000 + 500_000;
+    let time_us = |time_s: i64| time_s * 1_000_000 + 500_000;
     let mut payload = Vec::new();
     match stream {
         Stream::Requests => {
-            let events: Vec<RequestEvent> =
-                sent.ages_s.iter().map(|&age| event(time_us(age))).collect();
+            let events: Vec<RequestEvent> = sent
+                .times_s
+                .iter()
+                .map(|&time| event(time_us(time)))
+                .collect();
             encode_batch(&head, &events, &mut payload);
         }
         Stream::Replicas => {
-            let sample = sample(head, time_us(sent.ages_s[0]));
+            let sample = sample(head, time_us(sent.times_s[0]));
             encode_sample(&sample, &[], &[], &mut payload);
         }
     }

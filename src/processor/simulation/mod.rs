@@ -50,6 +50,10 @@ pub enum Defect {
     SplitFlush,
     /// The guard is checked, and another insert lands before this one does.
     TwoWritersAtOnce,
+    /// What came of the producers is forgotten with the process.
+    NoMarks,
+    /// It is taken as of the latest flush, wherever reading begins.
+    MarksOfTheEnd,
 }
 
 /// What is wrong with the end of a history.
@@ -160,7 +164,8 @@ impl History {
             }
             1..4 => self.rebalance(),
             4..8 => self.append(),
-            8 => self.world.today += 1,
+            8 if self.world.random.is_hit(0.5) => self.world.today += 1,
+            8 => self.world.tables.set_back(&mut self.world.random),
             9..14 => {
                 let World {
                     tables,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use looking::Looking;
+use looking::{Found, Looking};
 
 use super::log::{Entry, Log};
 use super::tables::{Statement, Tables};
@@ -20,8 +20,7 @@ use crate::config::{KafkaArgs, TopicArgs};
 use crate::core::delta::FlushKind;
 use crate::core::ids::IdLimits;
 use crate::core::ledger::Ledger;
-use crate::core::recovery::Recovery;
-use crate::core::table::{Source, Stream, Table, Tier};
+use crate::core::table::{Source, Stream, Table};
 use crate::processor::delivery::Delivery;
 use crate::processor::heads::Heads;
 use crate::processor::intake::Intake;
@@ -36,6 +35,9 @@ const REPORTS: usize = 1024;
 
 /// Messages of a partition in one fetch.
 const MAX_FETCHED: usize = 6;
+
+/// Producers that a partition remembers: fewer than send.
+pub const MAX_PRODUCERS: usize = 4;
 
 /// What is outside of a process.
 pub struct World {
@@ -89,7 +91,7 @@ enum After {
     Flush(FlushKind, Vec<(Source, u64)>),
     /// The ledgers were dated; these were fenced before.
     Dating(Vec<Source>),
-    HandOut(Vec<(Source, Recovery, u64)>),
+    HandOut(Vec<Found>),
     /// The last flush before partitions are given up.
     GiveUp(Vec<Source>),
 }
@@ -129,6 +131,7 @@ impl Process {
             registry: registry.clone(),
             request_limits: limits.clone(),
             replica_limits: limits,
+            max_producers: MAX_PRODUCERS,
             dead_letters_per_second: u32::MAX,
             status: status.clone(),
             reports,
@@ -373,9 +376,9 @@ impl Process {
                 self.doing = Doing::Looking(Looking::at(sources));
             }
             After::HandOut(recovered) => {
-                for (source, recovery, log_end) in recovered {
-                    if !fenced.contains(&source) {
-                        self.hand_out(source, recovery, log_end, world.defect);
+                for found in recovered {
+                    if !fenced.contains(&found.source) {
+                        self.hand_out(found, world.defect);
                     }
                 }
                 if !fenced.is_empty() {
@@ -425,10 +428,11 @@ fn commit(
     world: &mut World,
 ) -> Result<(), Failure> {
     for &table in source.stream.tables() {
-        let is_covered = kind == FlushKind::Full || table.tier() == Tier::TenSeconds;
+        let is_covered = kind == FlushKind::Full || table.is_fine();
         let ledgers = (world.tables).ledgers(table, &ledger_of(source.stream), &[source.partition]);
         let to = ledgers.get(&source.partition).map_or(0, |ledger| ledger.to);
-        if is_covered && to < position {
+        // what an older copy lacks was stored all the same
+        if is_covered && to < position && world.tables.met.set_back == 0 {
             return Err(Failure::NotStored {
                 table,
                 source_: source,

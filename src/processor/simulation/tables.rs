@@ -9,7 +9,10 @@ use std::sync::Arc;
 
 use super::Defect;
 use super::log::Counted;
+use crate::core::ids::OTHER;
 use crate::core::ledger::{Ledger, LedgerCounts};
+use crate::core::marks::{Mark, Sequences};
+use crate::core::recovery::Boundary;
 use crate::core::table::{Source, Table};
 use crate::processor::delivery::Insertion;
 use crate::processor::heads::Heads;
@@ -36,6 +39,14 @@ pub struct Part {
     pub ingested: i64,
     pub ledgers: Vec<LedgerEntry>,
     pub rows: Vec<Row>,
+    marks: Vec<MarkRow>,
+}
+
+#[derive(Debug, Clone)]
+struct MarkRow {
+    partition: u32,
+    range_to: u64,
+    mark: Mark,
 }
 
 #[derive(Debug, Clone)]
@@ -74,6 +85,7 @@ pub struct Met {
     pub doubled: usize,
     pub delayed: usize,
     pub lies: usize,
+    pub set_back: usize,
 }
 
 #[derive(Default)]
@@ -207,6 +219,28 @@ impl Tables {
         true
     }
 
+    /// A table is put back as an older copy has it: its latest part is gone, and what its ledgers said. A copy that lacks
+    /// a ledger altogether is not made: what that loses is counted elsewhere.
+    pub fn set_back(&mut self, random: &mut Random) {
+        let table = Table::ALL[random.index(Table::ALL.len())];
+        if let Some(parts) = self.parts.get_mut(&table) {
+            let Some((latest, older)) = parts.split_last() else {
+                return;
+            };
+            let is_left = |row: &LedgerEntry| {
+                let mut rows = older.iter().flat_map(|part| &part.ledgers);
+                rows.any(|other| other.partition == row.partition)
+            };
+            if latest.ledgers.iter().all(is_left) {
+                parts.pop();
+                // the server does not run meanwhile
+                self.in_flight
+                    .retain(|it| matches!(it, InFlight::Travelling(_)));
+                self.met.set_back += 1;
+            }
+        }
+    }
+
     pub fn is_quiet(&self) -> bool {
         self.in_flight.is_empty()
     }
@@ -238,6 +272,32 @@ impl Tables {
             }
         }
         found
+    }
+
+    /// The highest offset at or below `below` as of which a partition's marks are stored, and the marks there.
+    pub fn marks(&self, source: Source, below: u64) -> Option<(Boundary, Vec<Mark>)> {
+        let parts = self.parts.get(&source.stream.marks())?;
+        let partition = source.partition.cast_unsigned();
+        let ledgers = parts.iter().flat_map(|part| &part.ledgers);
+        let at_or_below = ledgers.filter(|row| row.partition == partition && row.to <= below);
+        let row = at_or_below.max_by_key(|row| row.to)?;
+        let boundary = Boundary {
+            offset: row.to,
+            epoch: row.epoch,
+        };
+        let mut latest: BTreeMap<_, &MarkRow> = BTreeMap::new();
+        for row in parts.iter().flat_map(|part| &part.marks) {
+            if row.partition == partition && row.range_to <= boundary.offset {
+                let mark = &row.mark;
+                let producer = (&mark.deployment_id, &mark.replica_id, mark.boot_id);
+                let known = latest.entry(producer).or_insert(row);
+                if known.range_to < row.range_to {
+                    *known = row;
+                }
+            }
+        }
+        let marks = latest.into_values().map(|row| row.mark.clone()).collect();
+        Some((boundary, marks))
     }
 
     /// All that a table has of a partition.
@@ -314,7 +374,11 @@ fn read_chunk(table: Table, chunk: &Chunk, part: &mut Part) {
     let strings = |name| texts(chunk.column(index(name)));
     let (deployments, ledgers) = (strings("deployment_id"), strings("ledger"));
     let replicas = is_by_replica(table).then(|| strings("replica_id"));
-    let starts: Vec<u32> = u32s("window_start").collect();
+    let starts: Vec<u32> = if table.holds_marks() {
+        vec![0; n]
+    } else {
+        u32s("window_start").collect()
+    };
     let partitions: Vec<u32> = u32s("kafka_partition").collect();
     let epochs: Vec<i32> = u32s("ledger_epoch").map(u32::cast_signed).collect();
     let counted = u64s(table.counted());
@@ -327,7 +391,19 @@ fn read_chunk(table: Table, chunk: &Chunk, part: &mut Part) {
         "ledger_invalid",
     ]
     .map(u64s);
+    if table.holds_marks() {
+        part.marks.extend(read_marks(table, chunk));
+    }
     for row in 0..n {
+        if table.holds_marks() && !deployments[row].is_empty() {
+            // whose messages they were is known only as long as their producer is remembered
+            part.rows.push(Row {
+                partition: partitions[row],
+                place: (String::new(), String::new(), 0),
+                counted: counted[row],
+            });
+            continue;
+        }
         if ledgers[row].is_empty() {
             let replica = replicas.as_ref().map_or("", |replicas| &replicas[row]);
             // a sample's interval reaches into windows that do not count it
@@ -351,9 +427,54 @@ fn read_chunk(table: Table, chunk: &Chunk, part: &mut Part) {
                 events: events[row],
                 late: late[row],
                 invalid: invalid[row],
+                ..LedgerCounts::default()
             },
         });
     }
+}
+
+fn read_marks(table: Table, chunk: &Chunk) -> Vec<MarkRow> {
+    let column = |name: &str| {
+        let index = columns(table).iter().position(|column| column.name == name);
+        chunk.column(index.expect("a column of the table"))
+    };
+    let n = chunk.n_rows();
+    let u64s = |name| {
+        let values = fixed(column(name), n).map(u64::from_le_bytes);
+        values.collect::<Vec<_>>()
+    };
+    let (deployments, replicas) = (texts(column("deployment_id")), texts(column("replica_id")));
+    let boots: Vec<[u8; 16]> = fixed(column("boot_id"), n).collect();
+    let partitions = fixed(column("kafka_partition"), n).map(u32::from_le_bytes);
+    let partitions: Vec<u32> = partitions.collect();
+    let [range_to, first, last, seen, last_offset, last_append_ms] = [
+        "range_to",
+        "first_sequence",
+        "last_sequence",
+        "seen",
+        "last_offset",
+        "last_append_ms",
+    ]
+    .map(u64s);
+    let is_mark = |row: &usize| !["", OTHER].contains(&deployments[*row].as_str());
+    let mark = |row: usize| MarkRow {
+        partition: partitions[row],
+        range_to: range_to[row],
+        mark: Mark {
+            deployment_id: deployments[row].as_str().into(),
+            replica_id: replicas[row].as_str().into(),
+            boot_id: boots[row],
+            producer: "".into(),
+            sequences: Sequences {
+                first: first[row],
+                last: last[row],
+                seen: seen[row],
+            },
+            last_offset: last_offset[row],
+            last_append_ms: last_append_ms[row].cast_signed(),
+        },
+    };
+    (0..n).filter(is_mark).map(mark).collect()
 }
 
 fn fixed<const N: usize>(column: &[u8], n: usize) -> impl Iterator<Item = [u8; N]> {

@@ -344,7 +344,7 @@ mod tests {
             .iter()
             .map(|m| m.version)
             .collect();
-        assert_eq!(labels, [4, 5, 6, 7, 8, 9]);
+        assert_eq!(labels, [4, 5, 6, 7, 8, 9, 10, 11, 12]);
     }
 
     #[test]
@@ -357,7 +357,7 @@ mod tests {
                 error,
                 MigrateError::DatabaseNewer {
                     found: 4711,
-                    known: 9
+                    known: 12
                 }
             ),
             "{error}"

@@ -24,7 +24,7 @@ macro_rules! migration {
 pub const BOOKKEEPING: Migration = migration!(0, "migrations", "0000_migrations.sql");
 
 /// All migrations in order. Files are only ever added: an applied one never changes again.
-pub const MIGRATIONS: [Migration; 9] = [
+pub const MIGRATIONS: [Migration; 12] = [
     migration!(1, "requests", "0001_requests.sql"),
     migration!(2, "requests_by_replica", "0002_requests_by_replica.sql"),
     migration!(3, "replicas", "0003_replicas.sql"),
@@ -34,6 +34,9 @@ pub const MIGRATIONS: [Migration; 9] = [
     migration!(7, "replicas_view", "0007_replicas_view.sql"),
     migration!(8, "cpu", "0008_cpu.sql"),
     migration!(9, "gpu", "0009_gpu.sql"),
+    migration!(10, "producers", "0010_producers.sql"),
+    migration!(11, "request_views_by_day", "0011_request_views_by_day.sql"),
+    migration!(12, "replica_views_by_day", "0012_replica_views_by_day.sql"),
 ];
 
 /// Settings of every table: (name, value). A merge syncs nothing by default, and the embedded engine
@@ -180,18 +183,27 @@ fn split(sql: &str) -> Vec<String> {
     statements
 }
 
-/// What the files create, by the engine that it has on one server: what must not be something else.
+/// What the files create, by the engine that it has on one server: what must not be something else. Once each, in the
+/// order in which they were first made: a view is made anew when it changes.
 pub fn created_objects() -> Vec<(String, &'static str)> {
-    let all = MIGRATIONS.iter().flat_map(|m| split(m.sql));
-    all.filter_map(|statement| {
-        let line = statement.lines().find(|l| l.starts_with("CREATE "))?;
-        let (rest, engine) = match line.strip_prefix("CREATE TABLE IF NOT EXISTS ") {
-            Some(rest) => (rest, "AggregatingMergeTree"),
-            None => (line.strip_prefix("CREATE OR REPLACE VIEW ")?, "View"),
-        };
-        Some((rest.split_whitespace().next()?.to_owned(), engine))
-    })
-    .collect()
+    let mut objects: Vec<(String, &'static str)> = Vec::new();
+    for statement in MIGRATIONS.iter().flat_map(|m| split(m.sql)) {
+        if let Some(object) = created(&statement)
+            && !objects.contains(&object)
+        {
+            objects.push(object);
+        }
+    }
+    objects
+}
+
+fn created(statement: &str) -> Option<(String, &'static str)> {
+    let line = statement.lines().find(|l| l.starts_with("CREATE "))?;
+    let (rest, engine) = match line.strip_prefix("CREATE TABLE IF NOT EXISTS ") {
+        Some(rest) => (rest, "AggregatingMergeTree"),
+        None => (line.strip_prefix("CREATE OR REPLACE VIEW ")?, "View"),
+    };
+    Some((rest.split_whitespace().next()?.to_owned(), engine))
 }
 
 #[cfg(test)]
@@ -208,7 +220,7 @@ mod tests {
     #[test]
     fn versions_count_from_one_and_files_stay_embedded_in_order() {
         let versions: Vec<u32> = MIGRATIONS.iter().map(|m| m.version).collect();
-        assert_eq!(versions, (1..=9).collect::<Vec<u32>>());
+        assert_eq!(versions, (1..=12).collect::<Vec<u32>>());
     }
 
     #[test]
@@ -257,10 +269,11 @@ mod tests {
                 "response_time",
                 "replicas",
                 "cpu",
-                "gpu"
+                "gpu",
+                "producers"
             ]
         );
-        assert_eq!(objects.len() - views.len(), 9);
+        assert_eq!(objects.len() - views.len(), 11);
     }
 
     #[test]

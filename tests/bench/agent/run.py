@@ -23,8 +23,8 @@ def free_port():
         return s.getsockname()[1]
 
 
-def wait_for(port):
-    deadline = time.monotonic() + START_SECONDS
+def wait_for(port, seconds=START_SECONDS):
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         with socket.socket() as s:
             if s.connect_ex(("127.0.0.1", port)) == 0:
@@ -122,14 +122,14 @@ class Machine:
         )
         return self.start("haproxy", self.proxy_core, ["haproxy", "-f", str(conf)])
 
-    def start_agent(self, modelmeter):
-        # Nobody listens there: batches go to the spool, as they would with Kafka down.
-        kafka = free_port()
-        self.ports["agent"] = port = free_port()
-        command = [modelmeter, "agent", "--deployment-id", "bench", "--kafka", f"127.0.0.1:{kafka}"]
-        command += ["--admin-listen", "127.0.0.1:0", "--spool", str(self.folder / "spool")]
+    def start_agent(self, modelmeter, name="agent", kafka=None):
+        # Without a Kafka nobody listens there: batches go to the spool, as they would with it down.
+        kafka = kafka or free_port()
+        self.ports[name], self.ports[f"{name}-admin"] = port, admin = free_port(), free_port()
+        command = [modelmeter, "agent", "--deployment-id", name, "--kafka", f"127.0.0.1:{kafka}"]
+        command += ["--admin-listen", f"127.0.0.1:{admin}", "--spool", str(self.folder / "spool")]
         command += ["--listen", f"127.0.0.1:{port}", "--upstream", f"http://127.0.0.1:{self.ports['server']}"]
-        return self.start("agent", self.proxy_core, command)
+        return self.start(name, self.proxy_core, command)
 
     def stop(self):
         for process in self.running:
@@ -163,6 +163,13 @@ def percentile(values, share):
 
 def spread(values):
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def tell(report, out):
+    text = json.dumps(report, indent=2)
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    Path(out).write_text(text + "\n")
+    print(text)
 
 
 def measure_cpu(machine, path, rounds, seconds):
@@ -282,10 +289,7 @@ def main():
             report["streams"] = asyncio.run(measure_streams(machine, 3))
         finally:
             machine.stop()
-    text = json.dumps(report, indent=2)
-    Path(options.out).parent.mkdir(parents=True, exist_ok=True)
-    Path(options.out).write_text(text + "\n")
-    print(text)
+    tell(report, options.out)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,10 @@ use anyhow::{Context as _, ensure};
 use modelmeter::config::StoreAddress;
 use modelmeter::core::delta::FlushKind;
 use modelmeter::core::ids::{DEFAULT_MAX_DEPLOYMENTS, DEFAULT_MAX_REPLICAS, IdLimits};
+use modelmeter::core::marks::{MAX_PRODUCERS, Marks};
 use modelmeter::core::partition::{Partition, Untimely};
 use modelmeter::core::recovery::{Recovery, TableStart};
-use modelmeter::core::table::{Source, Stream, Table, Tier};
+use modelmeter::core::table::{Source, Stream, Table};
 use modelmeter::store::columns::columns;
 use modelmeter::store::insert::{Expected, Insert, Pins, send};
 use modelmeter::store::native::{Chunk, block};
@@ -63,7 +64,7 @@ impl Filler {
             pins,
             ledger: Arc::from(format!("panel-bench.{stream:?}/1")),
             source,
-            partition: partition(source, 0, |table| table.tier() != Tier::TenSeconds),
+            partition: partition(source, 0, |table| !table.is_fine()),
             has_fine: false,
             traffic: Traffic::new(),
             offset: 0,
@@ -110,7 +111,7 @@ impl Filler {
     async fn begin_fine(&mut self) -> anyhow::Result<()> {
         self.flush(FlushKind::Full).await?;
         for &table in self.source.stream.tables() {
-            if table.tier() == Tier::TenSeconds {
+            if table.is_fine() {
                 let chunk = encode_heartbeat(table, PARTITION, &self.ledger, self.offset, EPOCH);
                 self.insert(table, 0, &chunk).await?;
             }
@@ -193,7 +194,13 @@ fn partition(source: Source, from: u64, has: impl Fn(Table) -> bool) -> Partitio
         n_started_late: 0,
     };
     let limits = IdLimits::new(DEFAULT_MAX_DEPLOYMENTS, DEFAULT_MAX_REPLICAS);
-    let mut partition = Partition::new(source, 0, &recovery, limits);
+    let mut partition = Partition::new(
+        source,
+        0,
+        &recovery,
+        Marks::new(Vec::new(), MAX_PRODUCERS),
+        limits,
+    );
     partition.set_epoch(EPOCH);
     partition
 }

@@ -40,6 +40,18 @@ struct Asked {
     start: u32,
     stop: u32,
     step: u32,
+    strip: Strip,
+}
+
+#[derive(Debug, Deserialize)]
+struct Strip {
+    recent: Period,
+}
+
+#[derive(Debug, Deserialize)]
+struct Period {
+    start: u32,
+    stop: u32,
 }
 
 pub struct Bench {
@@ -105,7 +117,9 @@ impl Bench {
                 .param("deployment", DEPLOYMENT)
                 .param("start", asked.start)
                 .param("stop", asked.stop)
-                .param("step", asked.step);
+                .param("step", asked.step)
+                .param("recent_start", asked.strip.recent.start)
+                .param("recent_stop", asked.strip.recent.stop);
             let mut bytes = query.fetch_bytes("RowBinaryWithNamesAndTypes")?;
             Ok(bytes.collect().await?)
         };

@@ -10,6 +10,7 @@ use modelmeter::bus::avro::{SchemaRegistry, decode_batch};
 use modelmeter::core::delta::FlushKind;
 use modelmeter::core::event::{BatchHead, RequestEvent};
 use modelmeter::core::ids::{DEFAULT_MAX_DEPLOYMENTS, DEFAULT_MAX_REPLICAS, IdLimits};
+use modelmeter::core::marks::{MAX_PRODUCERS, Marks};
 use modelmeter::core::partition::{Partition, Untimely};
 use modelmeter::core::recovery::{Recovery, TableStart};
 use modelmeter::core::table::{Source, Stream};
@@ -117,6 +118,8 @@ struct Worker {
     partition: Partition,
     ledger: Arc<str>,
     next_offset: u64,
+    /// What is added to every message's sequence in this round.
+    first_sequence: i64,
     untimely: Untimely,
     n_rows: usize,
 }
@@ -150,9 +153,16 @@ impl Worker {
         let limits = IdLimits::new(DEFAULT_MAX_DEPLOYMENTS, DEFAULT_MAX_REPLICAS);
         Self {
             registry: SchemaRegistry::built_in(),
-            partition: Partition::new(source, 1, &recovery, limits),
+            partition: Partition::new(
+                source,
+                1,
+                &recovery,
+                Marks::new(Vec::new(), MAX_PRODUCERS),
+                limits,
+            ),
             ledger: "bench.requests/AAAAAAAAAAAAAAAAAAAAAA".into(),
             next_offset: 0,
+            first_sequence: 0,
             untimely: Untimely::default(),
             n_rows: 0,
         }
@@ -183,6 +193,7 @@ impl Worker {
         let begun = cpu::own_ns();
         encode(self, FlushKind::Full);
         spent[Step::Encode as usize] += cpu::own_ns() - begun;
+        self.first_sequence += messages.len() as i64;
         let n_folded = self.partition.counts().events - before;
         assert_eq!(
             n_folded, messages.n_events as u64,
@@ -217,14 +228,20 @@ fn decode<'a>(
 #[unsafe(export_name = "modelmeter_bench_fold")]
 fn fold(worker: &mut Worker, decoded: &Decoded<'_>) {
     for (head, range) in &decoded.heads {
+        // in every round the producers go on
+        let head = BatchHead {
+            sequence: head.sequence + worker.first_sequence,
+            ..*head
+        };
         worker
             .partition
             .begin_message(worker.next_offset, APPEND_MS);
         worker.next_offset += 1;
         let events = &decoded.events[range.clone()];
+        assert!(worker.partition.is_new(&head, APPEND_MS));
         worker
             .partition
-            .fold_batch(head, events, APPEND_MS, &mut worker.untimely);
+            .fold_batch(&head, events, APPEND_MS, &mut worker.untimely);
     }
     worker.partition.apply();
 }

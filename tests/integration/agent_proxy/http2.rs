@@ -13,9 +13,9 @@ use tokio::sync::mpsc;
 
 use super::*;
 
-type Frames = http_body_util::combinators::UnsyncBoxBody<Bytes, hyper::Error>;
+pub type Frames = http_body_util::combinators::UnsyncBoxBody<Bytes, hyper::Error>;
 
-fn trailers(status: &str) -> HeaderMap {
+pub fn trailers(status: &str) -> HeaderMap {
     let mut map = HeaderMap::new();
     map.insert("grpc-status", status.parse().expect("a header"));
     map
@@ -64,9 +64,9 @@ fn grpc_server(runtime: &Runtime) -> SocketAddr {
     address
 }
 
-type Sender = hyper::client::conn::http2::SendRequest<Frames>;
+pub type Sender = hyper::client::conn::http2::SendRequest<Frames>;
 
-async fn connect_http2(address: SocketAddr) -> Sender {
+pub async fn connect_http2(address: SocketAddr) -> Sender {
     let stream = tokio::net::TcpStream::connect(address)
         .await
         .expect("it listens");
@@ -78,7 +78,7 @@ async fn connect_http2(address: SocketAddr) -> Sender {
     sender
 }
 
-fn call(body: Frames) -> Request<Frames> {
+pub fn call(body: Frames) -> Request<Frames> {
     Request::post("http://model/pkg.Service/Method")
         .header("content-type", "application/grpc")
         .header("te", "trailers")
@@ -86,7 +86,7 @@ fn call(body: Frames) -> Request<Frames> {
         .expect("a request")
 }
 
-fn whole(data: &'static [u8]) -> Frames {
+pub fn whole(data: &'static [u8]) -> Frames {
     let full = Full::new(Bytes::from_static(data));
     full.map_err(|never| match never {}).boxed_unsync()
 }

@@ -16,7 +16,7 @@ use crate::support::process::Role;
 use crate::support::publish::Publisher;
 use crate::support::random::Random;
 use crate::support::recount::{Question, Truth};
-use crate::support::space::{CATCH_UP, LEDGER_TABLES, Space};
+use crate::support::space::{CATCH_UP, ROLLUPS, Space};
 use crate::support::summaries;
 use crate::support::tables;
 use crate::support::wait_until;
@@ -332,7 +332,7 @@ impl<'a> Bench<'a> {
     /// How many events and samples are missing from the tables, and how many are too many.
     fn lost_and_doubled(&self, publisher: &Publisher) -> Outcome {
         let mut outcome = Outcome::default();
-        for (table, topic) in LEDGER_TABLES {
+        for (table, topic) in ROLLUPS {
             let counted = match topic {
                 Topic::Requests => "requests",
                 Topic::Replicas => "samples",

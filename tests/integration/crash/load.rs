@@ -13,6 +13,9 @@ use crate::support::rubbish;
 /// A message each: enough to have some in every flush, few enough for the recount after every round.
 pub const PACE: Duration = Duration::from_millis(40);
 
+/// How many of the latest messages may be sent a second time: they reach back over more than one flush.
+const SENT_AGAIN: usize = 300;
+
 /// Ends the load however the rounds end, or the scope would wait for it for ever.
 pub struct StopOnDrop<'a>(pub &'a AtomicBool);
 
@@ -39,6 +42,7 @@ pub fn keep_loading(publisher: &Publisher, mut random: Random, stop: &AtomicBool
             Replica::new(&mut random, &deployment, &replica, &facts)
         })
         .collect();
+    let mut latest: Vec<Message> = Vec::new();
     let started = Instant::now();
     for n in 0.. {
         let due = started + PACE * n;
@@ -49,8 +53,18 @@ pub fn keep_loading(publisher: &Publisher, mut random: Random, stop: &AtomicBool
         if stop.load(Ordering::Acquire) {
             return;
         }
+        // a producer that crashed, or never heard that its message is in, sends it again
+        if !latest.is_empty() && random.chance(0.05) {
+            publisher.send(random.pick(&latest).clone());
+            continue;
+        }
         let which = random.between(0, replicas.len() as i64) as usize;
-        publisher.send(message(&mut random, &schemas, &mut replicas[which]));
+        let message = message(&mut random, &schemas, &mut replicas[which]);
+        if message.body.head().is_some() {
+            latest.truncate(SENT_AGAIN - 1);
+            latest.insert(0, message.clone());
+        }
+        publisher.send(message);
     }
 }
 

@@ -1,5 +1,7 @@
 //! A dashboard of a test's own, and the rows it reads: what the processor's folds would leave.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -34,6 +36,15 @@ impl Dashboard {
         get(&self.authority, target)
     }
 
+    pub fn port(&self) -> &str {
+        self.authority.rsplit(':').next().expect("a port")
+    }
+
+    /// All of the answer to `GET target` with these header lines.
+    pub fn raw(&self, target: &str, headers: &str) -> String {
+        raw(&self.authority, target, headers)
+    }
+
     pub fn panel(&self, query: &str) -> Value {
         let (status, body) = self.get(&format!("/api/v1/panel?{query}"));
         assert_eq!(status, 200, "{query}: {body}");
@@ -42,6 +53,10 @@ impl Dashboard {
 }
 
 pub fn start_on(clickhouse: &str, database: &str, dir: &Path) -> (Role, String) {
+    start_with(clickhouse, database, dir, &[])
+}
+
+pub fn start_with(clickhouse: &str, database: &str, dir: &Path, more: &[&str]) -> (Role, String) {
     let arguments = [
         "dashboard",
         "--clickhouse",
@@ -51,10 +66,23 @@ pub fn start_on(clickhouse: &str, database: &str, dir: &Path) -> (Role, String) 
         "--listen",
         "127.0.0.1:0",
     ];
+    let arguments = [&arguments[..], more].concat();
     let mut role = Role::start("dashboard", &arguments, &dir.join("dashboard.log"));
     let url = role.address();
     let authority = url.strip_prefix("http://").expect("a URL").to_owned();
     (role, authority)
+}
+
+/// All of the answer to `GET target` with these header lines.
+pub fn raw(authority: &str, target: &str, headers: &str) -> String {
+    let mut stream = TcpStream::connect(authority).expect("it listens");
+    let timeout = stream.set_read_timeout(Some(sql::ANSWER));
+    timeout.expect("a timeout is taken");
+    let head = format!("GET {target} HTTP/1.1\r\n{headers}Connection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).expect("it is sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    answer
 }
 
 /// Status and body of `GET target`; a body that is no JSON comes as a string.

@@ -8,7 +8,7 @@ use crate::support::flood;
 use crate::support::generator::{self, HOUR, Replica, SECOND, Schemas};
 use crate::support::message::{Facts, Message};
 use crate::support::random::{self, Random};
-use crate::support::space::{LEDGER_TABLES, Space};
+use crate::support::space::{ROLLUPS, Space};
 
 /// Without `IDS`: more than are kept apart between two coarse flushes.
 const IDS: usize = 30_000;
@@ -69,7 +69,7 @@ fn ids_without_end_leave_totals_exact_and_memory_bounded() {
     }
     let ends = flood::ends(&space);
     space.wait_until_counted_within(COUNTED, &ends, &mut [&mut processor]);
-    for (table, _) in LEDGER_TABLES {
+    for (table, _) in ROLLUPS {
         let counted = if table.starts_with("requests") {
             "requests"
         } else {

@@ -9,7 +9,7 @@ use crate::support::message::{Body, Facts, Logged, Topic};
 use crate::support::process::Role;
 use crate::support::publish::Publisher;
 use crate::support::random::{self, Random};
-use crate::support::space::{CATCH_UP, LEDGER_TABLES, Space};
+use crate::support::space::{CATCH_UP, ROLLUPS, Space};
 use crate::support::wait_for;
 
 /// Requests of each batch.
@@ -108,7 +108,7 @@ impl Load {
         space: &Space,
         is_counted: impl Fn(usize, &Logged) -> bool,
     ) -> Result<(), String> {
-        LEDGER_TABLES
+        ROLLUPS
             .iter()
             .try_for_each(|(table, topic)| self.compare_table(space, table, *topic, &is_counted))
     }

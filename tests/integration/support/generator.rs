@@ -1,6 +1,8 @@
 //! Makes the load of the truth test: every state, kind, status class, outcome and null that the wire
 //! allows, spread over two days. It knows what it said, and nothing of how it is counted.
 
+use std::collections::BTreeMap;
+
 use super::message::{Batch, Body, Event, Facts, Gpu, Head, Message, Sample, Topic};
 use super::random::Random;
 use super::rubbish;
@@ -393,4 +395,42 @@ fn life_in_requests(
             schemas.batch(replica.batch(events))
         })
         .collect()
+}
+
+/// Messages between one that is sent twice and the second time.
+const REPEATED_WITHIN: usize = 200;
+
+/// Puts messages in a random order in which each producer's stand as it numbered them, give or take a few, and repeats
+/// some a little later, as a producer does whose acknowledgement was lost.
+pub fn mix(random: &mut Random, messages: &mut Vec<Message>) {
+    random.shuffle(messages);
+    let mut places: BTreeMap<_, Vec<usize>> = BTreeMap::new();
+    for (place, message) in messages.iter().enumerate() {
+        if let Some(head) = message.body.head() {
+            let producer = (
+                message.topic,
+                head.deployment_id.clone(),
+                head.replica_id.clone(),
+                head.boot_id,
+            );
+            places.entry(producer).or_default().push(place);
+        }
+    }
+    let sequence = |message: &Message| message.body.head().map_or(0, |head| head.sequence);
+    for places in places.values() {
+        let mut of_producer: Vec<Message> = places
+            .iter()
+            .map(|&place| messages[place].clone())
+            .collect();
+        of_producer.sort_by_cached_key(|message| sequence(message) + random.between(0, 20));
+        for (&place, message) in places.iter().zip(of_producer) {
+            messages[place] = message;
+        }
+    }
+    for place in (0..messages.len()).rev() {
+        if messages[place].body.head().is_some() && random.chance(0.02) {
+            let later = place + random.between(1, REPEATED_WITHIN as i64) as usize;
+            messages.insert(later.min(messages.len()), messages[place].clone());
+        }
+    }
 }

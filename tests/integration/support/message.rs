@@ -85,6 +85,15 @@ pub enum Body {
 }
 
 impl Body {
+    /// Who says it; nobody where it is rubbish.
+    pub const fn head(&self) -> Option<&Head> {
+        match self {
+            Self::Batch(batch) => Some(&batch.head),
+            Self::Sample(sample) => Some(&sample.head),
+            Self::Garbage(_) => None,
+        }
+    }
+
     pub fn of(sample: Sample) -> Self {
         Self::Sample(Box::new(sample))
     }

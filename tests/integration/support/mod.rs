@@ -1,6 +1,7 @@
 //! What the integration tests stand on: the real parts started once, a space of its own for each test,
 //! a generator that knows the truth, the naive recount of it, and the comparison with what SQL says.
 
+pub mod agent;
 pub mod compare;
 pub mod dead_letters;
 pub mod expect;

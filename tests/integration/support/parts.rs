@@ -6,6 +6,9 @@ use std::sync::{Mutex, OnceLock};
 use super::process::Role;
 use super::sql::Sql;
 
+/// A killed broker gives its memory back before its port.
+const GONE: std::time::Duration = std::time::Duration::from_secs(30);
+
 /// A broker and an engine in a directory of their own.
 pub struct Parts {
     pub broker: Role,
@@ -105,6 +108,10 @@ impl Parts {
 
     /// Starts the broker again where it was, after a kill.
     pub fn restart_broker(&mut self) {
+        // the broker itself is a child of what was killed, and takes a moment to go
+        super::wait_until("the broker's port is free", GONE, || {
+            std::net::TcpListener::bind(&self.kafka).is_ok()
+        });
         self.broker = start_broker(self.dir.path(), port_of(&self.kafka));
         assert_eq!(self.broker.address(), self.kafka, "the same port again");
     }

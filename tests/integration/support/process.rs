@@ -86,16 +86,19 @@ impl Role {
     /// Waits for the line that says where the role listens, and gives what follows it.
     pub fn address(&mut self) -> String {
         let prefix = format!("{}: listening on ", self.name);
-        wait_for(&format!("{} listens", self.name), START, || {
-            if let Some(line) = self
-                .announced
-                .try_iter()
-                .find_map(|l| l.strip_prefix(&prefix).map(str::to_owned))
-            {
+        self.announced(&prefix)
+    }
+
+    /// Waits for a line with this beginning, and gives what follows it. Lines before it are not looked at again.
+    pub fn announced(&mut self, prefix: &str) -> String {
+        let name = self.name.clone();
+        wait_for(&format!("{name} says {prefix:?}"), START, || {
+            let mut lines = self.announced.try_iter();
+            if let Some(line) = lines.find_map(|l| l.strip_prefix(prefix).map(str::to_owned)) {
                 return Ok(line);
             }
             match self.child.try_wait().expect("a child can be asked") {
-                Some(status) => panic!("{} ended ({status}):\n{}", self.name, self.tail()),
+                Some(status) => panic!("{name} ended ({status}):\n{}", self.tail()),
                 None => Err(self.tail()),
             }
         })

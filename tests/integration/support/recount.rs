@@ -54,6 +54,9 @@ pub struct Truth<'a> {
     pub samples: Vec<Seen<'a, Sample>>,
     pub ledgers: BTreeMap<(Topic, i32), Ledger>,
     pub dead_letters: BTreeMap<(Topic, i32, i64), Vec<DeadLetter>>,
+    /// Messages that came again, of which nothing is counted.
+    pub n_repeated: usize,
+    came: BTreeSet<(Topic, &'a str, &'a str, [u8; 16], i64)>,
 }
 
 impl<'a> Truth<'a> {
@@ -70,6 +73,14 @@ impl<'a> Truth<'a> {
         let topic = logged.message.topic;
         let ledger = self.ledgers.entry((topic, partition)).or_default();
         ledger.to = ledger.to.max(logged.offset.unsigned_abs() + 1);
+        if let Some(head) = logged.message.body.head() {
+            let (deployment, replica) = (head.deployment_id.as_str(), head.replica_id.as_str());
+            let message = (topic, deployment, replica, head.boot_id, head.sequence);
+            if !self.came.insert(message) {
+                self.n_repeated += 1;
+                return;
+            }
+        }
         let verdict = |at: i64| {
             let ahead = i128::from(at) - i128::from(logged.appended_at_us);
             match ahead {
@@ -291,6 +302,11 @@ impl Truth<'_> {
                     row.insert(rate.to_owned(), Expect::PerSecond(n as f64));
                 }
             }
+            let n_gone = events.iter().filter(|e| is_client_gone(e)).count();
+            row.insert(
+                "rps_client_gone".to_owned(),
+                Expect::PerSecond(n_gone as f64),
+            );
             row
         };
         self.events_by_step(question)

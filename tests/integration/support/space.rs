@@ -18,7 +18,21 @@ pub const PARTITIONS: i32 = 4;
 pub const CATCH_UP: Duration = Duration::from_secs(90);
 
 /// The tables that keep a ledger, with the topic that it counts.
-pub const LEDGER_TABLES: [(&str, Topic); 8] = [
+pub const LEDGER_TABLES: [(&str, Topic); 10] = [
+    ("requests_10s", Topic::Requests),
+    ("requests_1m", Topic::Requests),
+    ("requests_1h", Topic::Requests),
+    ("requests_by_replica_1m", Topic::Requests),
+    ("requests_by_replica_1h", Topic::Requests),
+    ("requests_marks", Topic::Requests),
+    ("replicas_10s", Topic::Replicas),
+    ("replicas_1m", Topic::Replicas),
+    ("replicas_1h", Topic::Replicas),
+    ("replicas_marks", Topic::Replicas),
+];
+
+/// Those of them that hold windows.
+pub const ROLLUPS: [(&str, Topic); 8] = [
     ("requests_10s", Topic::Requests),
     ("requests_1m", Topic::Requests),
     ("requests_1h", Topic::Requests),

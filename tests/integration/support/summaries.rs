@@ -8,7 +8,7 @@ use super::expect::{self, Expect};
 use super::generator::SECOND;
 use super::message::{Event, Facts, Sample};
 use super::recount::{self, QUANTILES, TIMES, Truth};
-use super::space::{LEDGER_TABLES, Space};
+use super::space::{ROLLUPS, Space};
 
 type Mark = fn(&Sample) -> i64;
 
@@ -25,7 +25,7 @@ pub fn replica_maxima(space: &Space, truth: &Truth<'_>) -> Result<(), String> {
         );
         replicas.entry(key).or_default().push(seen.item);
     }
-    for (table, _) in LEDGER_TABLES
+    for (table, _) in ROLLUPS
         .iter()
         .filter(|(table, _)| table.starts_with("replicas"))
     {

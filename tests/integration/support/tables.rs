@@ -8,7 +8,7 @@ use super::generator::SECOND;
 use super::message::{Event, Topic};
 use super::publish::Publisher;
 use super::recount::{self, Ledger, Question, Truth};
-use super::space::{LEDGER_TABLES, Space};
+use super::space::{ROLLUPS, Space};
 use super::sql::Record;
 
 /// A row of a table: partition, deployment, replica (or none), window.
@@ -260,7 +260,7 @@ fn replica_rows(truth: &Truth<'_>, window: i64) -> BTreeMap<Key, Row> {
 /// # Errors
 /// The differences of the first table that has some.
 pub fn compare_all(space: &Space, publisher: &Publisher) -> Result<(), String> {
-    LEDGER_TABLES
+    ROLLUPS
         .iter()
         .try_for_each(|(name, topic)| compare(space, name, *topic, publisher).map(drop))
 }

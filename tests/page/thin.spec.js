@@ -1,0 +1,78 @@
+// What rests on few requests is drawn as such, and told: thin lines, hollow dots, and no line to a step without a percentile.
+import { DASHBOARD, card, expect, open, test, value } from "./page.js";
+
+test("ten requests beyond a percentile are enough, fewer are thin, and under one there is none", async ({ page }) => {
+  await page.goto(`${DASHBOARD}/`);
+  const told = await page.evaluate(async () => {
+    const { grade, gradeBetween, restsOnWords } = await import("/page/thin.js");
+    const at = [[0.5, 20], [0.5, 19], [0.5, 1], [0.95, 200], [0.95, 199], [0.95, 20], [0.95, 19], [0.99, 1000], [0.99, 999], [0.99, 99]];
+    const between = [["enough", "enough"], ["enough", "thin"], ["thin", "thin"], ["few", "enough"], ["thin", "few"], ["enough", null]];
+    const series = [["p50", 0.5], ["p90", 0.9], ["p95", 0.95], ["p99", 0.99]].map(([label, q]) => ({ label, q }));
+    return { grades: at.map((of) => grade(...of)), lines: between.map((of) => gradeBetween(...of)), words: [2000, 312, 40, 15, 1].map((n) => restsOnWords(series, n)) };
+  });
+  expect(told.grades).toEqual(["enough", "thin", "few", "enough", "thin", "thin", "few", "enough", "thin", "few"]);
+  expect(told.lines).toEqual(["enough", "thin", "thin", null, null, null]);
+  expect(told.words).toEqual([
+    ["p95 rests on the slowest 100"], ["p95 rests on the slowest 15"], ["p95 rests on the slowest 2", "p99: slowest of 40"],
+    ["p95, p99: slowest of 15"], ["p50, p90, p95, p99: slowest of 1"],
+  ]);
+});
+
+test("under the cursor it is told on how many a percentile rests", async ({ page }) => {
+  await open(page, "?deployment=steady&range=24h");
+  await expect(card(page, "end_to_end").locator(".readout")).toContainText("3,000 requests · p95 rests on the slowest 150");
+  await expect(card(page, "end_to_end").locator(".thin-note")).toBeHidden();
+  await open(page, "?deployment=quiet&range=15m");
+  await expect(card(page, "inference").locator(".readout")).toContainText("3 requests · p90, p95, p99: slowest of 3");
+  await expect(card(page, "inference").locator(".thin-note")).toBeVisible();
+  await expect(card(page, "volume").locator(".readout")).not.toContainText("slowest");
+});
+
+// How many of a column of pixels through the plot are of this series, and how strongly: what is drawn, not what was asked.
+const drawn = (page, name, hidden) => async (deployment, range) => {
+  await open(page, `?deployment=${deployment}&range=${range}&live=0&hide=${hidden.map((of) => `${name}.${of}`).join(",")}`);
+  return card(page, name).locator("canvas").evaluate((canvas) => {
+    const { width, height } = canvas;
+    const { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
+    const [left, right] = [Math.round(width * 0.4), Math.round(width * 0.6)];
+    // what is green-blue, and how opaque: the canvas lies on the card
+    const ink = (x) => {
+      let most = 0;
+      for (let y = 0; y < height - 30; y += 1) {
+        const at = 4 * (y * width + x);
+        if (data[at] < data[at + 2] - 40) most = Math.max(most, data[at + 3]);
+      }
+      return most;
+    };
+    const columns = Array.from({ length: right - left }, (_, i) => ink(left + i));
+    return { inked: columns.filter((of) => of > 40).length / columns.length, strongest: Math.max(...columns) };
+  });
+};
+
+test("what rests on few is drawn pale, and what rests on too few is joined by no line", async ({ page }) => {
+  const of = drawn(page, "end_to_end", ["p90", "p95", "p99"]);
+  const [enough, thin] = [await of("steady", "15m"), await of("quiet", "15m")];
+  expect(enough.inked, "a line goes through every column").toBeGreaterThan(0.95);
+  expect(thin.inked, "a thin line goes through every column").toBeGreaterThan(0.9);
+  expect(thin.strongest, "at half opacity").toBeLessThan(enough.strongest * 0.75);
+  const few = await drawn(page, "end_to_end", ["p50", "p95", "p99"])("quiet", "15m");
+  expect(few.inked, "dots").toBeGreaterThan(0.1);
+  expect(few.inked, "and nothing between them").toBeLessThan(0.95);
+});
+
+test("those who left are a line of their own over the stack, and can be switched off", async ({ page }) => {
+  await open(page, "?deployment=steady&range=15m&live=0");
+  await expect(value(page, "volume", "client gone (499)")).toHaveText("0.2 req/s");
+  const stack = () => card(page, "volume").locator("canvas").evaluate((canvas) => {
+    const { data } = canvas.getContext("2d").getImageData(Math.round(canvas.width / 2), 0, 1, canvas.height);
+    return Array.from({ length: canvas.height }, (_, y) => [...data.slice(4 * y, 4 * y + 3)].join());
+  });
+  const gone = "20,24,31";
+  expect((await stack()).filter((of) => of === gone).length, "a line").toBeGreaterThan(0);
+  await card(page, "volume").getByRole("button", { name: /^client gone/ }).click();
+  await expect(page).toHaveURL(/hide=volume\.client_gone/);
+  expect((await stack()).filter((of) => of === gone), "none").toEqual([]);
+  // nobody left, so nothing is offered
+  await open(page, "?deployment=quiet&range=15m");
+  await expect(card(page, "volume").getByRole("button", { name: /^client gone/ })).toBeHidden();
+});
