@@ -14,7 +14,8 @@ BUILT := $(or $(CARGO_TARGET_DIR),target)
 # the demo's binary; its test takes the one that the other tests were built with
 PROGRAM = $(BUILT)/release/modelmeter
 
-.PHONY: help prerequisites local-parts model-servers build demo fmt lint test test-page test-demo simulate fuzz bench clean crash-test agent-kill-test bench-agent bench-sampling
+.PHONY: help prerequisites local-parts model-servers build demo fmt lint test test-page test-demo simulate fuzz bench \
+    bench-agent bench-sampling crash-test attack-test agent-kill-test clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -52,6 +53,13 @@ test: local-parts $(VENV)/.made lint ## lint, then unit, property, integration a
 crash-test: ROUNDS ?= 200
 crash-test: local-parts $(VENV)/.made ## faults alone and in pairs, ROUNDS=200 of them; SEED= repeats a run; `make test` has 20
 	ROUNDS='$(ROUNDS)' cargo test --locked --test integration crash:: -- --nocapture
+	@command -v strace >/dev/null || { echo "crash-test: missing: strace (apt-get install strace); the engine's system calls were left out" >&2; exit 1; }
+	cargo test --locked --test integration faults::syscalls:: -- --ignored --nocapture
+
+attack-test: IDS ?= 1000000
+attack-test: local-parts $(VENV)/.made ## IDS=1000000 made-up deployments and as many replicas: totals, memory; and how fast an outage is caught up with
+	IDS='$(IDS)' cargo test --release --locked --test integration faults::cardinality:: -- --nocapture
+	cargo test --release --locked --test integration faults::catch_up:: -- --ignored --nocapture
 
 agent-kill-test: ROUNDS ?= 50
 agent-kill-test: local-parts ## the agent killed under load, ROUNDS=50 times; SEED= repeats a run; `make test` has 6

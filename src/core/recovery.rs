@@ -74,7 +74,11 @@ pub enum Stopped {
         from: u64,
         log_start: u64,
     },
-    #[error("{} is at offset {to}, behind the log's end {log_end}: the log lost messages that were counted", table.name())]
+    #[error(
+        "{} is at offset {to}, behind the log's end {log_end}: the log lost messages that were counted, and others will take their \
+         offsets; delete the topic and make it again once its other partitions are counted",
+        table.name()
+    )]
     LogLost { table: Table, to: u64, log_end: u64 },
 }
 

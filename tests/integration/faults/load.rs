@@ -18,6 +18,9 @@ const EVENTS: i64 = 20;
 /// Enough deployments that every partition has some.
 pub const DEPLOYMENTS: [&str; 12] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"];
 
+/// What [`Load::publish`] sends for each time that it is told.
+pub const EVENTS_OF_A_ROUND: usize = DEPLOYMENTS.len() * EVENTS as usize;
+
 /// Events or samples by partition and deployment.
 type Counts = BTreeMap<(i32, String), u64>;
 

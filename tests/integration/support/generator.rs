@@ -227,7 +227,7 @@ fn moment(random: &mut Random, (from, to): (i64, i64)) -> i64 {
 
 /// A time outside what is accepted, or close to its edge: the append time in the log decides.
 fn odd_moment(random: &mut Random, now: i64) -> i64 {
-    match random.between(0, 12) {
+    match random.between(0, 14) {
         0 => i64::MIN,
         1 => i64::MAX,
         2 => 0,
@@ -238,6 +238,8 @@ fn odd_moment(random: &mut Random, now: i64) -> i64 {
         8 => now + 3 * DAY,
         9 => now + 4 * MINUTE,
         10 => now - 47 * HOUR,
+        11 => now - 3_650 * DAY,
+        12 => now + 3_650 * DAY,
         _ => now + random.between(8 * MINUTE, DAY),
     }
 }

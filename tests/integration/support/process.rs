@@ -114,6 +114,10 @@ impl Role {
         signal(self.child.id(), libc::SIGCONT);
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn is_running(&mut self) -> bool {
         self.child
             .try_wait()

@@ -14,6 +14,7 @@ const FRAMING: Reasons = &["bad_framing"];
 const SCHEMA: Reasons = &["unknown_schema"];
 const WRONG_MESSAGE: Reasons = &["wrong_message"];
 const TRUNCATED: Reasons = &["truncated"];
+const BAD_TEXT: Reasons = &["bad_text"];
 const NO_EVENTS: Reasons = &["no_events"];
 const TOO_MANY: Reasons = &["too_many_events", "truncated"];
 const BAD_ID: Reasons = &["bad_id"];
@@ -74,6 +75,8 @@ fn bad_frames(random: &mut Random, schemas: &Schemas, now: i64) -> Vec<Message> 
     unknown[5] ^= 0x55;
     let mut no_marker = good_batch.clone();
     no_marker[0] = 0;
+    // an id of 16 GiB, announced in five bytes
+    let bomb = [&good_batch[..FRAME], &[0xFE, 0xFF, 0xFF, 0xFF, 0x7F]].concat();
     let mut trailing = good_batch.clone();
     trailing.push(0);
     let bytes = (0..random.between(1, 200))
@@ -99,6 +102,7 @@ fn bad_frames(random: &mut Random, schemas: &Schemas, now: i64) -> Vec<Message> 
             good_sample[..good_sample.len() - 1].to_vec(),
             TRUNCATED,
         ),
+        of(Topic::Requests, bomb, BAD_TEXT),
         of(Topic::Requests, trailing, BAD_VALUE),
         of(Topic::Requests, good_sample, WRONG_MESSAGE),
         of(Topic::Replicas, good_batch, WRONG_MESSAGE),
