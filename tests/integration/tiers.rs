@@ -282,7 +282,12 @@ async fn a_view_reads_what_it_needs_and_no_more() {
 async fn the_comment_defines_each_column_in_its_place() {
     let client = migrated().await;
     for doc in docs::views() {
-        let view = call(&doc.name, "d", OLD, OLD + 60, 10);
+        let has_steps = !doc.arguments.is_empty();
+        let view = if has_steps {
+            call(&doc.name, "d", OLD, OLD + 60, 10)
+        } else {
+            doc.name.clone()
+        };
         let described = rows(&client, &format!("DESCRIBE (SELECT * FROM {view})")).await;
         let columns: Vec<&str> = described
             .iter()
@@ -305,7 +310,7 @@ async fn the_comment_defines_each_column_in_its_place() {
                 "{comment}"
             );
         }
-        for row in &described {
+        for row in described.iter().filter(|_| has_steps) {
             let nullable = row["type"]
                 .as_str()
                 .expect("a type")

@@ -7,7 +7,8 @@ export default defineConfig({
   globalSetup: "./setup.js",
   // Two cores are shared with the engine.
   workers: 1,
-  timeout: 60_000,
+  // a busy machine takes ten times as long as an idle one
+  timeout: 180_000,
   expect: { timeout: 15_000 },
   reporter: "list",
   use: {

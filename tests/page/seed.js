@@ -1,10 +1,10 @@
-// Rows whose truth is known, as the processor's folds would leave them: 10 s windows from six and a half hours ago to ten
+// Rows whose truth is known, as the processor's folds would leave them: 10 s windows from six and a half hours ago to forty
 // minutes ahead, so that "live" stays true while the tests run, and the coarser tiers merged from them.
 import { sql } from "./parts.js";
 
 export const GIB = 2 ** 30;
 const HOURS = 6.5;
-const AHEAD_S = 600;
+const AHEAD_S = 2400;
 
 // What every full step of `steady` shows, whatever its length. Times are 1, 2, … 100 of a unit, so that a percentile is
 // its own number; a sketch may err by 1 %.
