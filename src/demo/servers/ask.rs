@@ -88,7 +88,8 @@ async fn answer(address: &str, ask: &Ask, begun: impl FnOnce()) -> Result<Answer
                 if let Some(begun) = begun.take() {
                     begun();
                 }
-                if ask.leaves_early {
+                // a refusal is one piece, and over with it: nobody can leave it early
+                if ask.leaves_early && status == 200 {
                     break Answer::Left;
                 }
             }
