@@ -14,8 +14,8 @@ BUILT := $(or $(CARGO_TARGET_DIR),target)
 # the demo's binary; its test takes the one that the other tests were built with
 PROGRAM = $(BUILT)/release/modelmeter
 
-.PHONY: help prerequisites local-parts build demo fmt lint test test-page test-demo simulate fuzz bench clean crash-test attack-test \
-    agent-kill-test
+.PHONY: help prerequisites local-parts model-servers build demo fmt lint test test-page test-demo simulate fuzz bench clean crash-test attack-test \
+    agent-kill-test bench-agent bench-sampling
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -26,10 +26,13 @@ prerequisites: ## check the machine; as root, install the packages that are miss
 local-parts: prerequisites ## fetch the Kafka broker and the ClickHouse engine for one machine
 	@deploy/local/fetch $(PARTS)
 
+model-servers: prerequisites ## fetch the demo's model servers: scikit-learn on MLServer, and LitServe
+	@deploy/local/fetch $(PARTS) model-servers
+
 build: prerequisites ## build the binary, optimised: target/release/modelmeter
 	cargo build --release --locked
 
-demo: build local-parts ## all of it with real load on it, to look at; DEMO_DIR keeps the data, DEMO_FOR=90s ends it and checks the numbers
+demo: build local-parts model-servers ## all of it with real load on it, to look at; DEMO_DIR keeps the data, DEMO_FOR=90s ends it and checks the numbers
 	@$(RUN_DEMO)
 
 RUN_DEMO = exec $(PROGRAM) demo --parts $(PARTS) $(if $(DEMO_DIR),--dir '$(DEMO_DIR)') $(if $(DEMO_FOR),--for '$(DEMO_FOR)') \
@@ -72,7 +75,7 @@ test-demo: DEMO_FOR = 60s
 test-demo: DEMO_FLAGS = --history 1h
 test-demo: DEMO_DIR =
 test-demo: READY_FILE =
-test-demo: local-parts ## the whole demo for a minute, unoptimised: its numbers must be right
+test-demo: local-parts model-servers ## the whole demo for a minute, unoptimised: its numbers must be right
 	cargo build --locked
 	@$(RUN_DEMO)
 
@@ -101,6 +104,9 @@ bench: build local-parts ## what an event and a panel cost: instructions (with v
 bench-agent: build local-parts ## what the agent's proxy costs beside nginx and haproxy (both needed), and with Kafka up, slow, down, back; target/bench/agent*.json
 	tests/bench/agent/run.py $(BUILT)/release/modelmeter
 	tests/bench/agent/kafka.py $(BUILT)/release/modelmeter --parts $(PARTS)
+
+bench-sampling: build local-parts ## what it costs to watch a replica with eight GPUs, over three minutes; target/bench/sampling.json
+	tests/bench/agent/sampling.py $(BUILT)/release/modelmeter --parts $(PARTS)
 
 clean: ## remove what was built and fetched
 	cargo clean

@@ -4,6 +4,12 @@
 //! The child stands in a process group of its own, so that a terminal's Ctrl-C reaches it once, through the agent; it is
 //! killed by the kernel when the agent is. It is not started again unless that was asked for: whoever supervises the
 //! agent supervises the server.
+//!
+//! Told to end, the agent first lets the requests in flight end, and only then tells the server: what tells the agent to
+//! end tells the server no earlier. A second signal is not kept back.
+//!
+//! When the server has ended, however it did, what is left of its process group is ended too: workers of a server that was
+//! killed would keep its port and its GPU's memory, and answer in the place of the next one.
 
 use std::ffi::OsString;
 use std::io;
@@ -16,7 +22,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
+use super::orphans::Orphans;
 use crate::local::process::{Launch, Process, Spawner, ending};
 
 /// The wait before a restart: from the first, doubling with each failure in a row, to the last. A server that fails as
@@ -40,6 +48,12 @@ const FORWARDED: [i32; 7] = [
 
 /// After one of these the server is meant to end, and is not started again.
 const ENDING: [i32; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT];
+
+/// These end the agent in order, and so reach the server when the requests in flight have ended.
+const KEPT_BACK: [i32; 2] = [libc::SIGTERM, libc::SIGINT];
+
+/// What the server's group has left when the server is gone may take this long to end by itself; then it is killed.
+const GROUP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A shell's way to say that a signal ended a program: 128 and the signal's number.
 const SIGNALLED: i32 = 128;
@@ -65,7 +79,8 @@ pub enum Restart {
     /// The agent ends with the server.
     #[default]
     Never,
-    /// A server that ends with a code other than 0, or by a signal that nobody sent on, is started again.
+    /// A server that ends with a code other than 0, or by a signal, is started again, unless the agent was told to end. That
+    /// holds for a SIGTERM that somebody sent to the server itself, too: while the agent runs, its replica is meant to run.
     OnFailure,
 }
 
@@ -100,11 +115,12 @@ pub struct Wrapped {
     pub ended: JoinHandle<Result<u8, ChildError>>,
 }
 
-/// Starts the command. Must be called inside a tokio runtime; aborting `ended` kills the server.
+/// Starts the command. Must be called inside a tokio runtime; aborting `ended` kills the server. `drained` is to be cancelled
+/// when the agent ends and no request is in flight any more: the server is told to end then.
 ///
 /// # Errors
 /// When it cannot be started, the first time; a later start that fails is a failure of the server.
-pub async fn spawn(args: &ChildArgs) -> Result<Wrapped, ChildError> {
+pub async fn spawn(args: &ChildArgs, drained: CancellationToken) -> Result<Wrapped, ChildError> {
     if args.command.is_empty() {
         return Err(ChildError::Empty);
     }
@@ -122,7 +138,10 @@ pub async fn spawn(args: &ChildArgs) -> Result<Wrapped, ChildError> {
         args: args.clone(),
         spawner,
         signals,
+        orphans: Orphans::new().map_err(ChildError::Signals)?,
         status,
+        drained,
+        kept_back: None,
         wait: FIRST_RESTART,
     };
     Ok(Wrapped {
@@ -155,7 +174,11 @@ struct Keeper {
     args: ChildArgs,
     spawner: Spawner,
     signals: Signals,
+    orphans: Orphans,
     status: watch::Sender<ChildStatus>,
+    drained: CancellationToken,
+    /// A signal that waits until the requests in flight have ended.
+    kept_back: Option<i32>,
     wait: Duration,
 }
 
@@ -165,6 +188,7 @@ impl Keeper {
             let status = self.until_it_ends(&mut process).await?;
             let began = self.status.borrow().started;
             self.status.send_modify(|now| now.pid = None);
+            self.end_group_of(&process).await;
             if !self.is_restarted_after(status) {
                 return Ok(exit_code(status));
             }
@@ -184,15 +208,47 @@ impl Keeper {
     }
 
     async fn until_it_ends(&mut self, process: &mut Process) -> Result<ExitStatus, ChildError> {
+        let mut is_told = false;
         loop {
             tokio::select! {
                 ended = process.wait() => return ended.map_err(ChildError::Wait),
+                () = self.drained.cancelled(), if !is_told => {
+                    is_told = true;
+                    process.signal(self.kept_back.take().unwrap_or(libc::SIGTERM));
+                    self.note(libc::SIGTERM);
+                }
                 number = self.signals.next() => {
-                    process.signal(number);
+                    if self.is_kept_back(number) {
+                        self.kept_back = Some(number);
+                    } else {
+                        process.signal(number);
+                    }
                     self.note(number);
                 }
+                () = self.orphans.next() => Orphans::reap(Some(process.pid())),
             }
         }
+    }
+
+    async fn end_group_of(&mut self, process: &Process) {
+        // Those that ended with it are no processes that it left.
+        Orphans::reap(None);
+        let ending = process.end_group(GROUP_PATIENCE);
+        tokio::pin!(ending);
+        let had_left = loop {
+            tokio::select! {
+                had_left = &mut ending => break had_left,
+                () = self.orphans.next() => Orphans::reap(None),
+            }
+        };
+        if had_left {
+            tracing::info!("processes that the server had left behind were ended");
+        }
+    }
+
+    /// The first of those that end the agent, while requests may be in flight.
+    fn is_kept_back(&self, number: i32) -> bool {
+        KEPT_BACK.contains(&number) && self.kept_back.is_none() && !self.drained.is_cancelled()
     }
 
     fn note(&self, number: i32) {
@@ -217,6 +273,7 @@ impl Keeper {
             loop {
                 tokio::select! {
                     () = &mut pause => break,
+                    () = self.drained.cancelled() => return None,
                     number = self.signals.next() => {
                         self.note(number);
                         if self.status.borrow().is_stopping {

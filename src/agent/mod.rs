@@ -23,6 +23,7 @@ pub mod gpu;
 pub mod identity;
 pub mod loss;
 pub mod meter;
+mod orphans;
 pub mod out;
 pub mod proxy;
 pub mod readiness;
@@ -34,7 +35,6 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -48,6 +48,7 @@ use self::child::{ChildStatus, Wrapped};
 use self::condition::Condition;
 use self::events_api::{EventsListener, Intake};
 use self::meter::Meter;
+use self::orphans::Orphans;
 use self::out::batcher::Batcher;
 use self::out::kafka::Client;
 use self::out::outbox::{Backlog, Outbox};
@@ -59,9 +60,6 @@ use self::resources::ResourceSampler;
 use self::status::AgentStatus;
 use crate::core::event::{ReplicaState, RequestEvent};
 use crate::probes;
-
-/// Between two looks at whether the publisher's thread still runs.
-const PUBLISHER_LOOK: Duration = Duration::from_millis(50);
 
 /// In the place of a server's address where a check was given, which names its own.
 const UNASKED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
@@ -92,9 +90,13 @@ pub async fn run(args: AgentArgs, shutdown: CancellationToken) -> anyhow::Result
     println!("agent: admin on http://{}", admin.local_addr()?);
     let admin = tokio::spawn(probes::serve(admin, status.clone()));
     let events = serve_events(&args, &meter, posted).await?;
+    let drained = CancellationToken::new();
     let server = match args.child.command.is_empty() {
-        true => None,
-        false => Some(child::spawn(&args.child).await?),
+        true => {
+            tokio::spawn(clear_away(Orphans::new()?));
+            None
+        }
+        false => Some(child::spawn(&args.child, drained.clone()).await?),
     };
     let child = server.as_ref().map(|server| server.status.clone());
     let mut resources = ResourceSampler::new(&args.resources, child.clone());
@@ -111,17 +113,25 @@ pub async fn run(args: AgentArgs, shutdown: CancellationToken) -> anyhow::Result
     let ending = Ending {
         stopping: shutdown.clone(),
         finished: CancellationToken::new(),
+        over: CancellationToken::new(),
     };
     let publisher = publisher(&args, &config, surroundings)?.start(ending.clone())?;
+    let drain = async {
+        shutdown.cancelled().await;
+        if let Some(proxy) = &proxy {
+            proxy.over.cancelled().await;
+        }
+        drained.cancel();
+    };
     let code = tokio::select! {
         // its end is the agent's, and SIGTERM reaches it by itself
-        code = server_ended(server, &shutdown, args.shutdown_deadline) => code,
-        () = publisher_missed(&publisher, proxy.is_some(), &shutdown) => Ok(ExitCode::FAILURE),
+        code = server_ended(server, drain, &shutdown, args.shutdown_deadline) => code,
+        () = publisher_missed(&ending.over, proxy.is_some(), &shutdown) => Ok(ExitCode::FAILURE),
     };
     shutdown.cancel();
     if let Some(proxy) = proxy {
         // requests in flight end first: their events go with the last batch
-        ended(&proxy).await;
+        proxy.over.cancelled().await;
     }
     if let Some(events) = events {
         events.abort();
@@ -129,7 +139,7 @@ pub async fn run(args: AgentArgs, shutdown: CancellationToken) -> anyhow::Result
         let _ = events.await;
     }
     ending.finished.cancel();
-    ended(&publisher).await;
+    ending.over.cancelled().await;
     admin.abort();
     let left = publisher
         .join()
@@ -138,14 +148,22 @@ pub async fn run(args: AgentArgs, shutdown: CancellationToken) -> anyhow::Result
     code
 }
 
+/// For as long as the agent lives; what starts a server does it beside that.
+async fn clear_away(mut orphans: Orphans) {
+    loop {
+        orphans.next().await;
+        Orphans::reap(None);
+    }
+}
+
 /// Resolves when there is nothing left to run for without the publisher. Requests that pass through the agent do not
 /// fail for a metric: they go on, unmeasured, until the agent is told to end.
-async fn publisher_missed<T>(
-    publisher: &JoinHandle<T>,
+async fn publisher_missed(
+    publisher_is_over: &CancellationToken,
     has_proxy: bool,
     shutdown: &CancellationToken,
 ) {
-    ended(publisher).await;
+    publisher_is_over.cancelled().await;
     if has_proxy && !shutdown.is_cancelled() {
         tracing::error!("the publisher died; requests go on, and are not measured any more");
         shutdown.cancelled().await;
@@ -207,13 +225,19 @@ async fn address_of(upstream: &Upstream) -> anyhow::Result<SocketAddr> {
         .with_context(|| format!("--upstream {}: no such host", upstream.authority))
 }
 
-/// The proxy's thread, which nothing else runs on.
+/// A running proxy.
+struct ProxyThread {
+    /// Cancelled when it has ended, however it did.
+    over: CancellationToken,
+}
+
+/// Starts the proxy's thread, which nothing else runs on.
 fn start_proxy(
     args: &AgentArgs,
     meter: &Arc<Meter>,
     condition: &watch::Receiver<Condition>,
     shutdown: &CancellationToken,
-) -> anyhow::Result<Option<JoinHandle<std::io::Result<()>>>> {
+) -> anyhow::Result<Option<ProxyThread>> {
     let bound = args.proxy.bind(meter.clone(), condition.clone())?;
     let Some(proxy): Option<Proxy> = bound else {
         return Ok(None);
@@ -225,18 +249,23 @@ fn start_proxy(
     );
     let shutdown = shutdown.clone();
     let thread = std::thread::Builder::new().name("proxy".to_owned());
-    let running = thread.spawn(move || {
+    let over = CancellationToken::new();
+    let is_over = over.clone().drop_guard();
+    thread.spawn(move || {
         // however it ends, the agent must not stay as one that measures nothing
-        let _ending = shutdown.clone().drop_guard();
-        proxy.run(&shutdown)
+        let _ending = (shutdown.clone().drop_guard(), is_over);
+        if let Err(error) = proxy.run(&shutdown) {
+            tracing::error!(%error, "the proxy ended");
+        }
     })?;
-    Ok(Some(running))
+    Ok(Some(ProxyThread { over }))
 }
 
-/// Resolves when the agent shall end: at once with the server that it started, else when it is told to. A server that
-/// does not go by the deadline is killed.
+/// Resolves when the agent shall end: at once with the server that it started, else when it is told to. The server is told
+/// when `drain` is over; one that does not go by the deadline from then on is killed.
 async fn server_ended(
     server: Option<Wrapped>,
+    drain: impl Future<Output = ()>,
     shutdown: &CancellationToken,
     deadline: Duration,
 ) -> anyhow::Result<ExitCode> {
@@ -246,7 +275,7 @@ async fn server_ended(
     };
     let code = tokio::select! {
         code = &mut ended => code,
-        () = shutdown.cancelled() => match tokio::time::timeout(deadline, &mut ended).await {
+        () = drain => match tokio::time::timeout(deadline, &mut ended).await {
             Ok(code) => code,
             Err(_) => {
                 ended.abort();
@@ -310,13 +339,8 @@ fn publisher(
         client,
         status,
         deadline: args.shutdown_deadline,
+        takes_posts: args.events_listen.is_some(),
     })
-}
-
-async fn ended<T>(thread: &JoinHandle<T>) {
-    while !thread.is_finished() {
-        tokio::time::sleep(PUBLISHER_LOOK).await;
-    }
 }
 
 fn tell_left(left: Backlog) {

@@ -23,7 +23,8 @@ use super::gpu::{GpuArgs, Gpus};
 use super::readings::Readings;
 use cgroup::Cgroup;
 use counter::Counter;
-pub use usage::{Throttling, Usage};
+use processes::Processes;
+pub use usage::{Throttling, UnreadLimits, Usage};
 use warned::Warned;
 
 /// Where CPU and memory are read. Without any of these: the agent's own control group where it is a container's or a
@@ -68,8 +69,10 @@ pub struct ResourceSampler {
     /// Which process the counter is of: its start, beside the number in `source`.
     counted_process: Option<u64>,
     throttling: Option<Throttling>,
+    processes: Processes,
     warned: Warned,
     warned_of_parts: Warned,
+    warned_of_limits: Warned,
     gpus: Gpus,
 }
 
@@ -84,8 +87,10 @@ impl ResourceSampler {
             cpu: Counter::default(),
             counted_process: None,
             throttling: None,
+            processes: Processes::default(),
             warned: Warned::default(),
             warned_of_parts: Warned::default(),
+            warned_of_limits: Warned::default(),
             gpus: Gpus::start(&args.gpu),
         }
     }
@@ -99,6 +104,7 @@ impl ResourceSampler {
                     tracing::info!(source = %self.source, "cpu and memory can be read again");
                 }
                 self.warn_of_parts(&usage);
+                self.warn_of_limits(usage.unread_limits);
                 usage
             }
             Err(error) => {
@@ -152,7 +158,7 @@ impl ResourceSampler {
     }
 
     fn tree(&mut self, pid: u32) -> io::Result<Usage> {
-        let tree = processes::read(pid)?;
+        let tree = self.processes.read(pid)?;
         if self.counted_process.replace(tree.root_started) != Some(tree.root_started) {
             self.cpu.forget();
         }
@@ -161,8 +167,26 @@ impl ResourceSampler {
         if let Ok(bounds) = Cgroup::of_process(&pid.to_string()).and_then(|group| group.read()) {
             usage.cpu_limit_cores = bounds.cpu_limit_cores;
             usage.memory_limit_bytes = bounds.memory_limit_bytes;
+            usage.unread_limits = bounds.unread_limits;
         }
         Ok(usage)
+    }
+
+    fn warn_of_limits(&mut self, unread: UnreadLimits) {
+        let limits = match (unread.cpu, unread.memory) {
+            (false, false) => {
+                if self.warned_of_limits.is_over() {
+                    tracing::info!(source = %self.source, "the limits can be read again");
+                }
+                return;
+            }
+            (true, false) => "cpu",
+            (false, true) => "memory",
+            (true, true) => "cpu and memory",
+        };
+        if self.warned_of_limits.is_new(limits) {
+            tracing::warn!(limits, source = %self.source, "a limit cannot be read, and is told as unknown");
+        }
     }
 
     /// A group that is there may still lack a controller.

@@ -33,17 +33,22 @@ pub enum ChildError {
     #[error("this program cannot start another")]
     Start(#[source] io::Error),
     #[error("`modelmeter {role}` cannot be started")]
-    Role {
-        role: &'static str,
-        source: io::Error,
-    },
+    Role { role: String, source: io::Error },
     #[error("`modelmeter {role}` ended with {how}")]
-    Ended { role: &'static str, how: String },
+    Ended { role: String, how: String },
     #[error("`modelmeter {role}` cannot be told to stop or waited for")]
-    Lost {
-        role: &'static str,
-        source: io::Error,
-    },
+    Lost { role: String, source: io::Error },
+}
+
+/// A role to be run.
+pub struct Job {
+    /// What it is called in the log's name and in errors: the role's word, and which one where there are several.
+    pub name: String,
+    pub arguments: Vec<String>,
+    /// Set in its environment.
+    pub settings: Vec<(&'static str, String)>,
+    /// Where it runs; here without one.
+    pub folder: Option<PathBuf>,
 }
 
 pub struct Children {
@@ -71,12 +76,25 @@ impl Children {
     ///
     /// # Errors
     /// When it cannot be started.
-    pub async fn run(
-        &self,
-        role: &'static str,
-        arguments: Vec<String>,
-    ) -> Result<Child, ChildError> {
-        let log = self.logs.join(format!("demo-{role}.log"));
+    pub async fn run(&self, role: &str, arguments: Vec<String>) -> Result<Child, ChildError> {
+        self.start_job(Job {
+            name: role.to_owned(),
+            arguments,
+            settings: Vec::new(),
+            folder: None,
+        })
+        .await
+    }
+
+    /// Starts a role with settings and a folder of its own.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub async fn start_job(&self, job: Job) -> Result<Child, ChildError> {
+        let role = job.name;
+        let log = self
+            .logs
+            .join(format!("demo-{}.log", role.replace(' ', "-")));
         // each run begins it anew, so that its last lines are this run's
         let opened = OpenOptions::new()
             .create(true)
@@ -89,7 +107,11 @@ impl Children {
             source,
         })?;
         let mut command = Command::new(&self.program);
-        command.args(arguments).env("NO_COLOR", "1");
+        command.args(job.arguments).env("NO_COLOR", "1");
+        command.envs(job.settings);
+        if let Some(folder) = job.folder {
+            command.current_dir(folder);
+        }
         for setting in OWN_SETTINGS {
             command.env_remove(setting);
         }
@@ -98,19 +120,31 @@ impl Children {
             .spawner
             .spawn(Launch::new(command))
             .await
-            .map_err(|source| ChildError::Role { role, source })?;
+            .map_err(|source| ChildError::Role {
+                role: role.clone(),
+                source,
+            })?;
         Ok(Child { role, process, log })
     }
 }
 
 /// A running role. Dropping it kills it.
 pub struct Child {
-    role: &'static str,
+    role: String,
     process: Process,
     log: PathBuf,
 }
 
 impl Child {
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Where all that it says goes.
+    pub fn log(&self) -> &Path {
+        &self.log
+    }
+
     /// Waits until it ends, which it was not meant to: the reason. May be cancelled and called again.
     pub async fn ended(&mut self) -> ChildError {
         match self.process.wait().await {
@@ -149,14 +183,14 @@ impl Child {
     fn has_ended(&self, status: ExitStatus) -> ChildError {
         self.show_last_lines();
         ChildError::Ended {
-            role: self.role,
+            role: self.role.clone(),
             how: ending(status),
         }
     }
 
     fn lost(&self, source: io::Error) -> ChildError {
         ChildError::Lost {
-            role: self.role,
+            role: self.role.clone(),
             source,
         }
     }

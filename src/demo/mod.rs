@@ -1,5 +1,5 @@
 //! `modelmeter demo`: everything on one machine with real load on it, in one word. It starts `up` and `replay` as children, says
-//! where to look, and ends them in order; with `--for` it then holds the tables against what the replay produced. It is no part
+//! where to look, and ends them in order, with real model servers beside the replay where they are installed; with `--for` it then holds the tables against what the replay produced. It is no part
 //! of the pipeline: it uses what anyone can use.
 
 mod arguments;
@@ -7,9 +7,11 @@ mod check;
 mod children;
 mod counted;
 mod folder;
+mod servers;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -21,6 +23,7 @@ use self::arguments::{audit_arguments, replay_arguments, up_arguments};
 use self::check::Check;
 use self::children::{Child, Children};
 use self::folder::Folder;
+use self::servers::Servers;
 use crate::clock;
 use crate::config::parse_duration;
 use crate::local::parts::PartsArgs;
@@ -57,6 +60,9 @@ pub struct DemoArgs {
     /// The page's port, 8080 unless it is taken; 0 takes any free one.
     #[arg(long, value_name = "PORT")]
     pub dashboard_port: Option<u16>,
+    /// Replayed deployments alone, also where model servers are installed.
+    #[arg(long)]
+    pub without_servers: bool,
     #[command(flatten)]
     pub parts: PartsArgs,
 }
@@ -119,7 +125,7 @@ async fn run_in(
         Some(path) => std::path::absolute(path).context("--ready-file")?,
         None => folder.join("ready.json"),
     };
-    let children = Children::start(folder)?;
+    let children = Arc::new(Children::start(folder)?);
     // of a run before: it speaks of processes that are gone
     match std::fs::remove_file(&ready_file) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -149,7 +155,7 @@ async fn run_in(
 
 struct Demo {
     args: DemoArgs,
-    children: Children,
+    children: Arc<Children>,
     folder: PathBuf,
     ready_file: PathBuf,
     began: Instant,
@@ -168,6 +174,32 @@ impl Demo {
             check = self.begin_check(&addresses) => check?,
             () = shutdown.cancelled() => return Ok(self.interrupted()),
         };
+        let mut servers = self.start_servers(&addresses);
+        let outcome = self
+            .show_on(&addresses, check, servers.as_mut(), shutdown)
+            .await;
+        if let Some(servers) = servers {
+            servers.abandon().await;
+        }
+        outcome
+    }
+
+    fn start_servers(&self, addresses: &Addresses) -> Option<Servers> {
+        if self.args.without_servers {
+            return None;
+        }
+        let parts = &self.args.parts.parts;
+        Servers::start(&self.children, parts, &self.folder, &addresses.kafka)
+    }
+
+    /// The replay, beside the servers, and what came of both.
+    async fn show_on(
+        &self,
+        addresses: &Addresses,
+        check: Check,
+        servers: Option<&mut Servers>,
+        shutdown: &CancellationToken,
+    ) -> anyhow::Result<ExitCode> {
         println!(
             "demo: filling the past ({} min at most)",
             self.args.history.as_secs_f64() / 60.0
@@ -178,14 +210,14 @@ impl Demo {
                 "replay",
                 replay_arguments(
                     &self.args,
-                    &addresses,
+                    addresses,
                     &self.progress_file(),
                     &self.summary_file(),
                 ),
             )
             .await?;
         let shown = tokio::select! {
-            shown = self.show_load(&addresses, &check, &mut replay) => shown,
+            shown = self.show_load(addresses, &check, &mut replay) => shown,
             () = shutdown.cancelled() => {
                 replay.stop().await?;
                 return Ok(self.interrupted());
@@ -193,7 +225,7 @@ impl Demo {
         };
         shown?;
         tokio::select! {
-            verdict = self.verdict(&addresses, check) => verdict,
+            verdict = self.verdict(addresses, check, servers) => verdict,
             () = shutdown.cancelled() => Ok(self.interrupted()),
         }
     }
@@ -299,13 +331,29 @@ impl Demo {
     }
 
     /// With everything counted, whether the tables say what was produced.
-    async fn verdict(&self, addresses: &Addresses, check: Check) -> anyhow::Result<ExitCode> {
+    async fn verdict(
+        &self,
+        addresses: &Addresses,
+        check: Check,
+        servers: Option<&mut Servers>,
+    ) -> anyhow::Result<ExitCode> {
         let Some(summary) = files::read::<Summary>(&self.summary_file())? else {
             bail!("the replay left no summary");
         };
+        let played = match servers {
+            Some(servers) => {
+                println!("demo: waiting until everything has happened to the model servers once");
+                Some((servers.finish().await?, servers.began_s))
+            }
+            None => None,
+        };
         println!("demo: waiting until everything is counted");
         check.wait_until_counted(COUNT_DEADLINE).await?;
-        let differences = check.differences(&summary).await?;
+        let mut differences = check.differences(&summary, &servers::IDS).await?;
+        if let Some((played, began_s)) = &played {
+            let found = servers::differences(check.client(), played, *began_s).await?;
+            differences.extend(found);
+        }
         let (n_shown, n) = (differences.len().min(20), differences.len());
         for difference in &differences[..n_shown] {
             println!("demo: WRONG: {difference}");
@@ -326,6 +374,9 @@ impl Demo {
                 summary.n_samples(),
                 summary.deployments.len()
             );
+            if let Some((played, _)) = &played {
+                servers::tell(played);
+            }
             return Ok(ExitCode::SUCCESS);
         }
         println!("demo: the tables are not what was produced: {n} numbers differ");

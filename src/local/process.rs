@@ -12,12 +12,15 @@ use std::time::Duration;
 
 use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::lock::FolderLock;
 
 /// Starts that may wait for the spawner: as many as `up` has parts. A further caller waits its turn.
 const SPAWN_QUEUE: usize = 4;
+
+/// Between two looks at whether a group is empty; a look is one system call.
+const GROUP_LOOK: Duration = Duration::from_millis(20);
 
 /// A child to be started.
 pub struct Launch {
@@ -130,7 +133,7 @@ pub enum Stopped {
     Killed,
 }
 
-/// A running child. Dropping it kills it.
+/// A running child. Dropping it kills it and its process group.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -166,6 +169,29 @@ impl Process {
         self.signal(libc::SIGTERM);
     }
 
+    /// Ends what is left of its process group once it has ended itself: asks (SIGTERM), and kills what is still there after
+    /// `patience`, which that may take once more. True where anything was left.
+    pub async fn end_group(&self, patience: Duration) -> bool {
+        let Ok(group) = libc::pid_t::try_from(self.pid) else {
+            return false;
+        };
+        if !signal_group(group, libc::SIGTERM) {
+            return false;
+        }
+        let is_empty = async {
+            while signal_group(group, 0) {
+                sleep(GROUP_LOOK).await;
+            }
+        };
+        tokio::pin!(is_empty);
+        if timeout(patience, &mut is_empty).await.is_err() {
+            signal_group(group, libc::SIGKILL);
+            // a process that hangs in the kernel, as in a sick driver, is not waited for without an end
+            let _ = timeout(patience, is_empty).await;
+        }
+        true
+    }
+
     /// Sends it a signal. One that has ended gets none.
     pub fn signal(&self, number: i32) {
         // `id` is None once the child has been waited for, when its number may be another's.
@@ -177,6 +203,28 @@ impl Process {
             // SAFETY: kill(2) reads no memory of ours. The child has not been waited for, so the
             // number is still its own; a failure means that it has just ended, which `wait` sees.
             unsafe { libc::kill(pid, number) };
+        }
+    }
+}
+
+/// Sends a signal to every process of a group, or with 0 only looks; false where there is none.
+fn signal_group(group: libc::pid_t, number: i32) -> bool {
+    // SAFETY: kill(2) reads no memory of ours. The kernel gives a number to no new process while one has it that was not
+    // waited for, or a group has it; where neither does the number is free, but it gives numbers in turn, and does not come
+    // to this one again within the microseconds since its process was waited for.
+    group > 1 && unsafe { libc::kill(-group, number) } == 0
+}
+
+impl Drop for Process {
+    /// The child alone would be killed by `kill_on_drop`, and what it started would stay.
+    fn drop(&mut self) {
+        // None once it has been waited for, when its group may be another's
+        if let Some(group) = self
+            .child
+            .id()
+            .and_then(|id| libc::pid_t::try_from(id).ok())
+        {
+            signal_group(group, libc::SIGKILL);
         }
     }
 }

@@ -306,7 +306,7 @@ fn a_wrapped_server_ends_the_agent_with_its_code() {
     let (status, text) = run(&arguments);
     assert_eq!(status.code(), Some(7), "{text}");
     assert!(
-        text.contains("1 batches with 0 events stay"),
-        "the last sample: {text}"
+        text.contains("2 batches with 0 events stay"),
+        "samples of its life and of its end: {text}"
     );
 }

@@ -55,10 +55,9 @@ fn mirror(mut stream: TcpStream) {
         };
         let seen = format!("{}bytes: {}", head.trim_end_matches("\r\n"), body.len());
         let answer = if head.contains(" /trailers") {
-            format!(
-                "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n\
-                 2\r\nhi\r\n0\r\nx-sum: 42\r\n\r\n"
-            )
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n\
+             2\r\nhi\r\n0\r\nx-sum: 42\r\n\r\n"
+                .to_owned()
         } else if head.starts_with("HEAD") {
             "HTTP/1.1 200 OK\r\ncontent-length: 1234\r\n\r\n".to_owned()
         } else {

@@ -2,6 +2,8 @@
 //! stand-in for the GPUs' library with the real library's C interface.
 
 mod containers;
+mod endings;
 mod gpus;
 mod servers;
+mod sql;
 mod stand_in;

@@ -23,6 +23,10 @@ use crate::core::table::Stream;
 /// Between two looks at the meter's queue, which holds 160 ms of a replica's most. A look costs some microseconds.
 pub const LOOK: Duration = Duration::from_millis(20);
 
+/// The same where nothing came with the last look and no server posts, so that an idle replica costs little: the queue holds
+/// what comes until then at any rate.
+const IDLE_LOOK: Duration = Duration::from_millis(100);
+
 /// After Kafka gave a message back: what is wrong, such as a missing topic, lasts for longer than this.
 const RESEND_PAUSE: Duration = Duration::from_secs(1);
 
@@ -45,13 +49,16 @@ pub struct Publisher {
     pub status: Arc<AgentStatus>,
     /// How long what is left may take at the end.
     pub deadline: Duration,
+    /// Servers may post, of whose bodies few may wait.
+    pub takes_posts: bool,
 }
 
-/// Two steps of the end: the replica is stopping; nothing more will be recorded.
+/// Three steps of the end: the replica is stopping; nothing more will be recorded; the thread has ended.
 #[derive(Debug, Clone)]
 pub struct Ending {
     pub stopping: CancellationToken,
     pub finished: CancellationToken,
+    pub over: CancellationToken,
 }
 
 /// What Kafka had not taken by the deadline.
@@ -65,7 +72,11 @@ impl Publisher {
     pub fn start(self, ending: Ending) -> std::io::Result<JoinHandle<LeftOver>> {
         std::thread::Builder::new()
             .name("publisher".to_owned())
-            .spawn(move || self.run(&ending))
+            .spawn(move || {
+                // told however it ends
+                let _over = ending.over.clone().drop_guard();
+                self.run(&ending)
+            })
     }
 
     fn run(mut self, ending: &Ending) -> LeftOver {
@@ -74,27 +85,37 @@ impl Publisher {
         let mut take_over_at = resend_at + TAKE_OVER_PAUSE;
         while !ending.finished.is_cancelled() {
             let now = Instant::now();
-            self.take_events(now, &mut is_disk_missed);
+            let n_events = self.take_events(now, &mut is_disk_missed);
+            let look = if n_events == 0 && !self.takes_posts {
+                IDLE_LOOK
+            } else {
+                LOOK
+            };
             if let Some(batch) = self.batcher.close_if_due(now, &self.identity) {
                 self.keep_batch(batch, &mut is_disk_missed);
             }
-            if self.sampler.is_due(now) {
-                self.keep_sample(ending.stopping.is_cancelled(), now, &mut is_disk_missed);
+            let is_stopping = ending.stopping.is_cancelled();
+            if self.sampler.is_due(is_stopping, now) {
+                self.keep_sample(is_stopping, now, &mut is_disk_missed);
             }
             if now >= take_over_at {
                 take_over_at = now + TAKE_OVER_PAUSE;
                 self.take_over();
             }
-            self.exchange(now, &mut resend_at);
+            self.exchange(now, look, &mut resend_at);
         }
         let now = Instant::now();
         self.take_events(now, &mut is_disk_missed);
         if let Some(batch) = self.batcher.close(&self.identity) {
             self.keep_batch(batch, &mut is_disk_missed);
         }
+        if self.sampler.has_changed(true) {
+            // it was told to end since the last look
+            self.keep_sample(true, now, &mut is_disk_missed);
+        }
         self.keep_sample(true, now, &mut is_disk_missed);
         while !self.outbox.is_empty() && now.elapsed() < self.deadline {
-            self.exchange(Instant::now(), &mut resend_at);
+            self.exchange(Instant::now(), LOOK, &mut resend_at);
         }
         self.outbox.backlog()
     }
@@ -106,7 +127,8 @@ impl Publisher {
         }
     }
 
-    fn take_events(&mut self, now: Instant, is_disk_missed: &mut bool) {
+    /// How many there were.
+    fn take_events(&mut self, now: Instant, is_disk_missed: &mut bool) -> u64 {
         let mut n = 0;
         while let Some(event) = self.meter.take() {
             n += 1;
@@ -119,6 +141,7 @@ impl Publisher {
             }
         }
         self.status.tell_recorded(n);
+        n
     }
 
     fn add(&mut self, event: RequestEvent, now: Instant, is_disk_missed: &mut bool) {
@@ -166,7 +189,7 @@ impl Publisher {
     }
 
     /// Gives the client what waits, lets it work until the next look, and hears what became of what it had.
-    fn exchange(&mut self, now: Instant, resend_at: &mut Instant) {
+    fn exchange(&mut self, now: Instant, look: Duration, resend_at: &mut Instant) {
         let losses = self.meter.losses();
         self.outbox.expire(now_us(), losses);
         while now >= *resend_at {
@@ -184,7 +207,7 @@ impl Publisher {
                 }
             }
         }
-        for (id, answer) in self.client.poll(LOOK) {
+        for (id, answer) in self.client.poll(look) {
             match answer {
                 Answer::Delivered => {
                     if let Some(name) = self.outbox.delivered(id) {

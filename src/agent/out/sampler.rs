@@ -1,4 +1,5 @@
-//! The replica's samples: every few seconds what it is, what is in flight and what it uses. Told the time, never asks.
+//! The replica's samples: every few seconds, and whenever its state changes, what it was, what is in flight and what it uses.
+//! Each speaks for one state, so that a state of half a second is seen for half a second. Told the time, never asks.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,6 +28,8 @@ pub struct Sampler {
     sees_requests: bool,
     interval: Duration,
     last: Instant,
+    /// The state since the last sample.
+    state: ReplicaState,
     sequence: Sequence,
 }
 
@@ -54,6 +57,7 @@ impl Sampler {
             sees_requests,
             interval,
         } = parts;
+        let state = condition.borrow().state;
         Self {
             meter,
             condition,
@@ -61,15 +65,29 @@ impl Sampler {
             sees_requests,
             interval,
             last: now,
+            state,
             sequence: Sequence::new(),
         }
     }
 
-    pub fn is_due(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.last) >= self.interval
+    /// Its time has come, or the state has changed.
+    pub fn is_due(&self, is_stopping: bool, now: Instant) -> bool {
+        self.has_changed(is_stopping) || now.saturating_duration_since(self.last) >= self.interval
     }
 
-    /// A sample for the time since the last one.
+    pub fn has_changed(&self, is_stopping: bool) -> bool {
+        self.state_now(is_stopping) != self.state
+    }
+
+    fn state_now(&self, is_stopping: bool) -> ReplicaState {
+        if is_stopping {
+            ReplicaState::Stopping
+        } else {
+            self.condition.borrow().state
+        }
+    }
+
+    /// A sample for the time since the last one, in the state that it was in.
     pub fn take(
         &mut self,
         identity: &Identity,
@@ -78,6 +96,8 @@ impl Sampler {
         now_us: i64,
     ) -> Sample {
         let condition = *self.condition.borrow();
+        let next = self.state_now(is_stopping);
+        let state = std::mem::replace(&mut self.state, next);
         let elapsed = now.saturating_duration_since(self.last).as_micros();
         self.last = now;
         let in_flight = self.meter.read_in_flight(now);
@@ -90,11 +110,7 @@ impl Sampler {
             // a longer silence, as of a machine that slept, is a gap
             interval_us: u64::try_from(elapsed)
                 .map_or(MAX_INTERVAL_US, |us| us.min(MAX_INTERVAL_US)),
-            state: if is_stopping {
-                ReplicaState::Stopping
-            } else {
-                condition.state
-            },
+            state,
             model_id: &identity.model_id,
             model_name: &identity.model_name,
             deployment_name: &identity.deployment_name,
@@ -170,12 +186,15 @@ mod tests {
         meter.losses().add(Loss::Refused, 4);
         let _ticket = meter.begin(start);
         let later = start + Duration::from_secs(4);
-        assert!(!sampler.is_due(later));
-        assert!(sampler.is_due(later + Duration::from_secs(1)));
+        assert!(!sampler.is_due(false, later));
+        assert!(sampler.is_due(false, later + Duration::from_secs(1)));
+        assert!(sampler.is_due(true, later), "a change of state is told");
         let registry = SchemaRegistry::built_in();
-        for (n, is_stopping, state) in [
-            (0, false, ReplicaState::Active),
-            (1, true, ReplicaState::Stopping),
+        for (n, is_stopping, state, interval) in [
+            (0, false, ReplicaState::Active, 4_000_000),
+            // told late: the state since the last sample is the old one
+            (1, true, ReplicaState::Active, 0),
+            (2, true, ReplicaState::Stopping, 0),
         ] {
             let sample = sampler.take(&identity(), is_stopping, later, 99);
             let (plan, body) = registry.plan(&sample.message).expect("a known schema");
@@ -186,7 +205,6 @@ mod tests {
             );
             assert_eq!((said.in_flight, said.memory_bytes), (Some(1), Some(5)));
             assert_eq!((said.restarts, said.load_us), (2, Some(7)));
-            let interval = if n == 0 { 4_000_000 } else { 0 };
             assert_eq!((said.interval_us, said.sampled_at_us), (interval, 99));
         }
     }

@@ -12,6 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::usage::Usage;
+use files::Unread;
 pub use mounts::Mounts;
 
 /// A group's folder in one hierarchy, and where that hierarchy begins.
@@ -31,11 +32,20 @@ impl Place {
             .take_while(|folder| folder.starts_with(&self.top))
     }
 
-    /// The least of what `limit` finds on the way up.
-    fn tightest<T: PartialOrd>(&self, limit: impl Fn(&Path) -> Option<T>) -> Option<T> {
-        self.upwards()
-            .filter_map(limit)
-            .reduce(|a, b| if b < a { b } else { a })
+    /// The least of what `limit` finds on the way up. One that cannot be read may be the least, so that none is known then.
+    fn tightest<T: PartialOrd>(
+        &self,
+        limit: impl Fn(&Path) -> Result<Option<T>, Unread>,
+    ) -> Result<Option<T>, Unread> {
+        let mut least = None;
+        for folder in self.upwards() {
+            if let Some(found) = limit(folder)?
+                && least.as_ref().is_none_or(|least| found < *least)
+            {
+                least = Some(found);
+            }
+        }
+        Ok(least)
     }
 }
 

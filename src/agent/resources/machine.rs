@@ -23,7 +23,7 @@ pub fn read() -> io::Result<Usage> {
             .zip(available)
             .map(|(total, available)| total.saturating_sub(available)),
         memory_limit_bytes: total,
-        throttling: None,
+        ..Usage::default()
     })
 }
 

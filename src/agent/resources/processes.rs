@@ -5,7 +5,7 @@
 //! process that has it, so a fork's shared pages count twice. (The proportional set would tell them apart, and take
 //! the memory map's lock of a large server for hundreds of milliseconds.)
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 
@@ -37,17 +37,44 @@ pub struct Tree {
     pub usage: Usage,
 }
 
-/// # Errors
-/// When there is no such process, or there are too many.
-pub fn read(root: u32) -> io::Result<Tree> {
-    let stats = all()?;
+/// Readings between two that look at every process of the machine. The others look at the tree and at what is new: a process
+/// that is no descendant does not become one, but its number may be given to one later.
+const READINGS_A_ROUND: u32 = 12;
+
+/// Reads one tree again and again. On a machine with hundreds of processes most of what a reading costs is to look at those that
+/// are not of the tree, so they are remembered.
+#[derive(Debug, Default)]
+pub struct Processes {
+    outsiders: HashSet<u32>,
+    n_readings: u32,
+}
+
+impl Processes {
+    /// # Errors
+    /// When there is no such process, or there are too many.
+    pub fn read(&mut self, root: u32) -> io::Result<Tree> {
+        if self.n_readings.is_multiple_of(READINGS_A_ROUND) {
+            self.outsiders.clear();
+        }
+        self.n_readings = self.n_readings.wrapping_add(1);
+        self.outsiders.remove(&root);
+        let stats = all_but(&self.outsiders)?;
+        let members = descendants(root, &stats);
+        let tree = of_members(root, &members, &stats)?;
+        let members: HashSet<u32> = members.into_iter().collect();
+        let others = stats.keys().filter(|pid| !members.contains(pid));
+        self.outsiders.extend(others);
+        Ok(tree)
+    }
+}
+
+fn of_members(root: u32, members: &[u32], stats: &HashMap<u32, Stat>) -> io::Result<Tree> {
     let own = *stats.get(&root).ok_or_else(|| {
         io::Error::new(
             io::ErrorKind::NotFound,
             format!("there is no process {root}"),
         )
     })?;
-    let members = descendants(root, &stats);
     if members.len() > MOST_PROCESSES {
         return Err(io::Error::other(format!(
             "process {root} has more than {MOST_PROCESSES} descendants; name its control group instead"
@@ -65,11 +92,12 @@ pub fn read(root: u32) -> io::Result<Tree> {
     })
 }
 
-fn all() -> io::Result<HashMap<u32, Stat>> {
+fn all_but(outsiders: &HashSet<u32>) -> io::Result<HashMap<u32, Stat>> {
     let mut stats = HashMap::new();
     for entry in fs::read_dir("/proc")? {
         let name = entry?.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
+        let pid = name.to_str().and_then(|name| name.parse().ok());
+        let Some(pid) = pid.filter(|pid| !outsiders.contains(pid)) else {
             continue;
         };
         // One that ended meanwhile is no error.
@@ -136,6 +164,32 @@ mod tests {
         );
         assert_eq!(parse_stat("42 (cut"), None);
         assert_eq!(parse_stat("42 (short) S 7"), None);
+    }
+
+    #[test]
+    fn a_process_that_comes_later_is_found_and_one_that_is_known_is_not_looked_at() {
+        let mut processes = Processes::default();
+        let own = std::process::id();
+        let child = || {
+            let mut command = std::process::Command::new("sleep");
+            command.arg("600").spawn().expect("it starts")
+        };
+        let mut first = child();
+        let root = first.id();
+        let before = processes.read(root).expect("it runs");
+        assert!(processes.outsiders.contains(&own), "no descendant of it");
+        assert!(!processes.outsiders.contains(&root));
+        let again = processes.read(root).expect("it runs");
+        assert_eq!(again.root_started, before.root_started);
+        let mut second = child();
+        // known before it is another's root: its number was given anew
+        processes.outsiders.insert(second.id());
+        assert!(processes.read(second.id()).is_ok());
+        for one in [&mut first, &mut second] {
+            one.kill().expect("killed");
+            one.wait().expect("waited for");
+        }
+        assert!(processes.read(root).is_err(), "it is gone");
     }
 
     #[test]

@@ -117,11 +117,10 @@ fn killed_under_load_it_loses_no_more_than_was_not_put_away() {
     let of_kill = |at: &std::time::Instant| kills.iter().find(|kill| *kill >= at);
     let oldest = lost.iter().filter_map(|(_, at)| Some(*of_kill(at)? - *at));
     println!(
-        "agent kill: {n_rounds} kills, {} requests completed, {} lost ({} at most {:?} before a kill), {} torn files, \
+        "agent kill: {n_rounds} kills, {} requests completed, {} lost (the oldest {:?} before its kill), {} torn files, \
          {} gaps, {} batches twice of {}",
         completed.len(),
         lost.len(),
-        "the oldest",
         oldest.max().unwrap_or_default(),
         n_torn,
         logged.gaps().len(),

@@ -12,9 +12,9 @@ use modelmeter::agent::resources::{ResourceArgs, ResourceSampler};
 use crate::support::wait_for;
 
 const SOON: Duration = Duration::from_secs(60);
-const HELD: u64 = 100 << 20;
+pub const HELD: u64 = 100 << 20;
 /// Holds 100 MiB and spins.
-const HOLD_AND_SPIN: &str =
+pub const HOLD_AND_SPIN: &str =
     "b = bytearray(100 << 20)\nfor i in range(0, len(b), 4096): b[i] = 1\nwhile True: pass";
 
 const NO_GPUS: &str = "none";
@@ -32,10 +32,10 @@ fn sampler(cgroup: Option<PathBuf>, pid: Option<u32>) -> ResourceSampler {
 }
 
 /// A shell and all that it started, killed with the test.
-struct Spinning(Child);
+pub struct Spinning(Child);
 
 impl Spinning {
-    fn start(shell: &str) -> Self {
+    pub fn start(shell: &str) -> Self {
         let mut command = Command::new("sh");
         command
             .args(["-c", shell])
@@ -55,13 +55,13 @@ impl Drop for Spinning {
 }
 
 /// A group of version 1 in each of three hierarchies, with limits; removed with the test.
-struct Group {
+pub struct Group {
     folders: [PathBuf; 3],
 }
 
 impl Group {
     /// None where this machine lets no such group be made.
-    fn new(name: &str) -> Option<Self> {
+    pub fn new(name: &str) -> Option<Self> {
         let top = Path::new("/sys/fs/cgroup");
         let name = format!("modelmeter-{name}-{}", std::process::id());
         let folders =
@@ -74,11 +74,21 @@ impl Group {
             .then_some(group)
     }
 
-    fn set(&self, controller: usize, file: &str, value: &str) {
+    pub fn set(&self, controller: usize, file: &str, value: &str) {
         fs::write(self.folders[controller].join(file), value).expect("a limit is set");
     }
 
-    fn number(&self, controller: usize, file: &str) -> u64 {
+    pub fn folder(&self, controller: usize) -> &Path {
+        &self.folders[controller]
+    }
+
+    /// What a shell says to move into it.
+    pub fn joins(&self) -> String {
+        let join = |folder: &PathBuf| format!("echo $$ > {}/tasks; ", folder.display());
+        self.folders.iter().map(join).collect()
+    }
+
+    pub fn number(&self, controller: usize, file: &str) -> u64 {
         let text = fs::read_to_string(self.folders[controller].join(file)).expect("a file");
         text.trim().parse().expect("a number")
     }
@@ -104,12 +114,10 @@ fn a_group_with_half_a_core_and_a_limit_is_read_as_it_is() {
     };
     group.set(0, "cpu.cfs_quota_us", "50000");
     group.set(2, "memory.limit_in_bytes", &(256_u64 << 20).to_string());
-    let joins: String = group
-        .folders
-        .iter()
-        .map(|folder| format!("echo $$ > {}/tasks; ", folder.display()))
-        .collect();
-    let child = Spinning::start(&format!("{joins} exec python3 -c '{HOLD_AND_SPIN}'"));
+    let child = Spinning::start(&format!(
+        "{} exec python3 -c '{HOLD_AND_SPIN}'",
+        group.joins()
+    ));
     let mut sampler = sampler(Some(group.folders[2].clone()), None);
     wait_for("it holds its memory", SOON, || {
         let memory = sampler.read().memory_bytes;

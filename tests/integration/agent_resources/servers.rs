@@ -31,7 +31,9 @@ async fn shell(script: &str, restart: Restart) -> Wrapped {
         restart,
         command: ["sh", "-c", script].map(Into::into).to_vec(),
     };
-    child::spawn(&args).await.expect("a shell starts")
+    child::spawn(&args, CancellationToken::new())
+        .await
+        .expect("a shell starts")
 }
 
 async fn code(wrapped: Wrapped) -> u8 {
@@ -49,7 +51,8 @@ async fn the_servers_code_is_handed_back() {
         restart: Restart::Never,
         command: vec!["/no/such/program".into()],
     };
-    assert!(child::spawn(&args).await.is_err());
+    let spawned = child::spawn(&args, CancellationToken::new()).await;
+    assert!(spawned.is_err());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -105,7 +105,10 @@ pub fn spool_of(dir: &Path) -> PathBuf {
 
 /// What waits in it.
 pub fn spooled(dir: &Path) -> Vec<Name> {
-    let files = std::fs::read_dir(spool_of(dir)).expect("the spool");
+    // an agent listens before it has opened its spool
+    let Ok(files) = std::fs::read_dir(spool_of(dir)) else {
+        return Vec::new();
+    };
     let mut names: Vec<_> = files
         .filter_map(|file| Name::parse(file.ok()?.file_name().to_str()?))
         .collect();

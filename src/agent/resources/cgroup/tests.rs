@@ -136,6 +136,7 @@ fn inactive_files_are_no_working_set_and_what_is_not_there_is_none() {
             n_throttled: 3,
             throttled_us: 2,
         }),
+        ..Usage::default()
     };
     assert_eq!(group.read().expect("a folder"), usage);
     // a limit that changes is the next reading's
@@ -147,4 +148,52 @@ fn inactive_files_are_no_working_set_and_what_is_not_there_is_none() {
     drop(folder);
     let gone = group.read().expect_err("it vanished");
     assert_eq!(gone.kind(), io::ErrorKind::NotFound);
+}
+
+#[test]
+fn a_limit_that_cannot_be_read_is_unknown_whatever_is_set_above() {
+    let top = tempfile::tempdir().expect("a folder");
+    let folder = top.path().join("model");
+    fs::create_dir(&folder).expect("a folder");
+    let place = Place {
+        folder: folder.clone(),
+        top: top.path().to_owned(),
+        is_cut: false,
+    };
+    let v1 = Cgroup::V1 {
+        cpu: Some(place.clone()),
+        cpuacct: Some(place.clone()),
+        memory: Some(place.clone()),
+    };
+    let v2 = Cgroup::V2(place);
+    let limits = |group: &Cgroup| {
+        let usage = group.read().expect("a folder");
+        let unread = (usage.unread_limits.cpu, usage.unread_limits.memory);
+        (usage.cpu_limit_cores, usage.memory_limit_bytes, unread)
+    };
+    for (file, text) in [
+        ("cpu.cfs_quota_us", "200000\n"),
+        ("cpu.cfs_period_us", "100000\n"),
+        ("memory.limit_in_bytes", "4096\n"),
+        ("cpu.max", "200000 100000\n"),
+        ("memory.max", "4096\n"),
+    ] {
+        fs::write(top.path().join(file), text).expect("written");
+    }
+    for group in [&v1, &v2] {
+        assert_eq!(limits(group), (Some(2.0), Some(4096), (false, false)));
+    }
+    // a folder in a file's place: not even root can read it
+    for file in ["memory.limit_in_bytes", "memory.max"] {
+        fs::create_dir(folder.join(file)).expect("a folder");
+    }
+    for group in [&v1, &v2] {
+        assert_eq!(limits(group), (Some(2.0), None, (false, true)));
+    }
+    for file in ["cpu.cfs_quota_us", "cpu.max"] {
+        fs::write(folder.join(file), "much\n").expect("written");
+    }
+    for group in [&v1, &v2] {
+        assert_eq!(limits(group), (None, None, (true, true)));
+    }
 }

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use super::super::usage::{Throttling, Usage};
+use super::super::usage::{Throttling, UnreadLimits, Usage};
 use super::Place;
-use super::files::{keyed, number, text};
+use super::files::{Unread, keyed, limit_number, number, text};
 
 const NANOS: f64 = 1e9;
 const NANOS_IN_MICRO: u64 = 1000;
@@ -14,25 +14,36 @@ const NANOS_IN_MICRO: u64 = 1000;
 const NO_LIMIT_FROM: u64 = 1 << 60;
 
 pub fn read(cpu: Option<&Place>, cpuacct: Option<&Place>, memory: Option<&Place>) -> Usage {
+    let cpu_limit = cpu.map_or(Ok(None), |place| place.tightest(quota_cores));
+    let memory_limit = memory.map_or(Ok(None), |place| place.tightest(limit_bytes));
     let used_ns: Option<u64> = cpuacct.and_then(|place| number(&place.folder, "cpuacct.usage"));
     Usage {
         cpu_seconds: used_ns.map(|ns| ns as f64 / NANOS),
-        cpu_limit_cores: cpu.and_then(|place| place.tightest(quota_cores)),
+        cpu_limit_cores: cpu_limit.unwrap_or(None),
         memory_bytes: memory.and_then(|place| working_set(&place.folder)),
-        memory_limit_bytes: memory.and_then(|place| place.tightest(limit_bytes)),
+        memory_limit_bytes: memory_limit.unwrap_or(None),
+        unread_limits: UnreadLimits {
+            cpu: cpu_limit.is_err(),
+            memory: memory_limit.is_err(),
+        },
         throttling: cpu.and_then(|place| throttling(&place.folder)),
     }
 }
 
 /// A quota of -1 is none.
-fn quota_cores(folder: &Path) -> Option<f64> {
-    let quota: f64 = number(folder, "cpu.cfs_quota_us")?;
-    let period: f64 = number(folder, "cpu.cfs_period_us")?;
-    (quota > 0.0 && period > 0.0).then(|| quota / period)
+fn quota_cores(folder: &Path) -> Result<Option<f64>, Unread> {
+    let quota: Option<f64> = limit_number(folder, "cpu.cfs_quota_us")?;
+    let Some(quota) = quota.filter(|&quota| quota > 0.0) else {
+        return Ok(None);
+    };
+    let period: Option<f64> = limit_number(folder, "cpu.cfs_period_us")?;
+    let period = period.filter(|&period| period > 0.0).ok_or(Unread)?;
+    Ok(Some(quota / period))
 }
 
-fn limit_bytes(folder: &Path) -> Option<u64> {
-    number(folder, "memory.limit_in_bytes").filter(|&bytes: &u64| bytes < NO_LIMIT_FROM)
+fn limit_bytes(folder: &Path) -> Result<Option<u64>, Unread> {
+    let bytes = limit_number(folder, "memory.limit_in_bytes")?;
+    Ok(bytes.filter(|&bytes: &u64| bytes < NO_LIMIT_FROM))
 }
 
 fn working_set(folder: &Path) -> Option<u64> {
