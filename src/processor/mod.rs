@@ -46,7 +46,7 @@ use status::Status;
 
 /// Open windows of a process and the rows that a flush makes of them, in bytes: past it the processor flushes early, and
 /// reads no further until that is stored. With it the process stays below 512 MiB, whatever ids are made up.
-pub const DEFAULT_WINDOW_MEMORY: usize = 256 << 20;
+pub const DEFAULT_WINDOW_MEMORY: usize = 192 << 20;
 
 /// How long a broker, a database or tables that are not there yet are waited for at the start.
 const START_PATIENCE: Duration = Duration::from_secs(60);

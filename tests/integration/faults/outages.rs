@@ -144,7 +144,7 @@ fn a_full_disk_is_waited_for() {
     load.wait_until_right(&space, &mut [&mut processor]);
     disk.fill();
     load.publish(3);
-    let said = wait_for_alarm(&address, "_");
+    let said = wait_for_alarm(&address, "space");
     println!("full disk: {said}");
     // room for it all, as after an operator's clean-up; an engine that ended is started again, as a supervisor does
     std::fs::remove_file(disk.filler()).expect("room is made");
