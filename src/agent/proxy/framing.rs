@@ -74,16 +74,43 @@ pub enum Place {
     ChunkData(u64),
     ChunkCr,
     ChunkLf,
-    /// In the trailer: bytes in this line so far, bytes in all, and whether the last was CR.
+    /// In the trailers, so many bytes of them in all.
     Trailer {
-        line: u16,
-        all: u16,
-        cr: bool,
+        part: TrailerPart,
+        n_bytes: u16,
     },
     /// Behind a head that asks for an upgrade: what the bytes are depends on the answer.
     Undecided,
     /// Another protocol: HTTP/2, or what an upgrade led to.
     Opaque,
+}
+
+/// Where in a line of the trailers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TrailerPart {
+    Start,
+    Name,
+    Value,
+    /// CR has been seen; in a line without anything it is the end of all.
+    Lf {
+        is_last: bool,
+    },
+}
+
+impl TrailerPart {
+    /// None at the end of the trailers.
+    fn step(self, byte: u8) -> Result<Option<Self>, Refusal> {
+        Ok(Some(match (self, byte) {
+            (Self::Start, b'\r') => Self::Lf { is_last: true },
+            (Self::Name, b':') => Self::Value,
+            (Self::Start | Self::Name, _) if is_token(byte) => Self::Name,
+            (Self::Value, b'\r') => Self::Lf { is_last: false },
+            (Self::Value, b'\t' | b' '..=b'~' | 0x80..) => Self::Value,
+            (Self::Lf { is_last: true }, b'\n') => return Ok(None),
+            (Self::Lf { is_last: false }, b'\n') => Self::Start,
+            _ => return Err(Refusal::Chunk),
+        }))
+    }
 }
 
 /// Extensions are skipped, and no one uses them; trailers are few and short. Past these: 400.
@@ -217,6 +244,11 @@ impl Place {
         n_digits: 0,
     };
 
+    const TRAILER: Self = Self::Trailer {
+        part: TrailerPart::Start,
+        n_bytes: 0,
+    };
+
     pub const fn is_in_body(self) -> bool {
         !matches!(self, Self::Head | Self::Undecided | Self::Opaque)
     }
@@ -271,49 +303,19 @@ impl Place {
                     n_skipped: n_skipped + 1,
                 }
             }
-            (Self::ChunkSizeLf(0), b'\n') => Self::Trailer {
-                line: 0,
-                all: 0,
-                cr: false,
-            },
+            (Self::ChunkSizeLf(0), b'\n') => Self::TRAILER,
             (Self::ChunkSizeLf(size), b'\n') => Self::ChunkData(size),
             (Self::ChunkCr, b'\r') => Self::ChunkLf,
             (Self::ChunkLf, b'\n') => Self::CHUNK,
-            (
+            (Self::Trailer { part, n_bytes }, _) if n_bytes < TRAILER_BYTES => {
+                let Some(part) = part.step(byte)? else {
+                    return Ok(Self::Head);
+                };
                 Self::Trailer {
-                    line: 0, cr: true, ..
-                },
-                b'\n',
-            ) => Self::Head,
-            (Self::Trailer { all, cr: true, .. }, b'\n') => Self::Trailer {
-                line: 0,
-                all,
-                cr: false,
-            },
-            (
-                Self::Trailer {
-                    line,
-                    all,
-                    cr: false,
-                },
-                b'\r',
-            ) => Self::Trailer {
-                line,
-                all,
-                cr: true,
-            },
-            (
-                Self::Trailer {
-                    line,
-                    all,
-                    cr: false,
-                },
-                byte,
-            ) if byte != b'\n' && byte != 0 && all < TRAILER_BYTES => Self::Trailer {
-                line: line + 1,
-                all: all + 1,
-                cr: false,
-            },
+                    part,
+                    n_bytes: n_bytes + 1,
+                }
+            }
             _ => return Err(Refusal::Chunk),
         })
     }

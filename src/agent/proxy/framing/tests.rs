@@ -207,3 +207,36 @@ proptest! {
         let _ = chunked(&bytes, 7);
     }
 }
+
+#[test]
+fn trailers_are_headers_and_nothing_else() {
+    let through = |trailers: &str| {
+        let bytes = format!("0\r\n{trailers}\r\nGET");
+        let mut place = Place::CHUNK;
+        place
+            .skip_body(bytes.as_bytes())
+            .map(|n| (bytes.len() - n, place))
+    };
+    for right in ["", "x: y\r\n", "X-Sum:\r\na: \tb c\u{e9}\r\n"] {
+        assert_eq!(through(right), Ok((3, Place::Head)), "{right:?}");
+    }
+    // the library refuses each, with the body unfinished
+    for wrong in [
+        "x\r\n",
+        ": y\r\n",
+        " x: y\r\n",
+        "x : y\r\n",
+        "x,: y\r\n",
+        "x/: y\r\n",
+        "x: \u{b}\r\n",
+        "x: y\n",
+        "x: y\rz\r\n",
+        "\n",
+    ] {
+        assert_eq!(through(wrong), Err(Refusal::Chunk), "{wrong:?}");
+    }
+    assert_eq!(
+        through(&format!("x: {}\r\n", "y".repeat(9000))),
+        Err(Refusal::Chunk)
+    );
+}
