@@ -8,6 +8,9 @@ use crate::support::wait_for;
 
 use super::load::Load;
 
+/// What somebody does to the group, and its name.
+type Change<'a> = (&'a str, Box<dyn Fn() + 'a>);
+
 /// Beyond any log of these tests.
 const FAR_AHEAD: i64 = 1_000_000_000;
 
@@ -15,7 +18,7 @@ const FAR_AHEAD: i64 = 1_000_000_000;
 fn whatever_the_group_has_committed_each_message_counts_once() {
     let space = Space::new();
     let mut load = Load::new("commits", &space);
-    let changes: [(&str, Box<dyn Fn()>); 3] = [
+    let changes: [Change; 3] = [
         (
             "deleted",
             Box::new(|| group::delete(&space.kafka, &space.database)),
