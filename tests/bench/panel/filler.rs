@@ -2,7 +2,8 @@
 //! The log is made up (one partition, offsets from 0, each message appended when its minute ends); nothing else is.
 //!
 //! Rows are dated (`ingested`) by the day of their append time, as they would have been: the 1 m tables then have a
-//! partition a day, each of which a chart over days has to open. The 10 s tables get what they keep, two days.
+//! partition a day, each of which a chart over days has to open. The 10 s tables and the marks get what they keep, two
+//! days: older rows of theirs would be dropped behind the insert, and their ledger with them.
 
 use std::sync::Arc;
 
@@ -26,7 +27,7 @@ const PARTITION: i32 = 0;
 const EPOCH: i32 = 0;
 const SECONDS_PER_DAY: u32 = 86_400;
 
-/// What the 10 s tables keep.
+/// What the 10 s tables and the marks keep.
 const FINE_S: u32 = 2 * SECONDS_PER_DAY;
 
 /// The last hour is written minute by minute, as a processor flushes; before it, in ranges as long as the limits allow,
@@ -64,7 +65,7 @@ impl Filler {
             pins,
             ledger: Arc::from(format!("panel-bench.{stream:?}/1")),
             source,
-            partition: partition(source, 0, |table| !table.is_fine()),
+            partition: partition(source, 0, |table| !is_short(table)),
             has_fine: false,
             traffic: Traffic::new(),
             offset: 0,
@@ -107,11 +108,11 @@ impl Filler {
         Ok(())
     }
 
-    /// From here the 10 s table gets its rows too: its ledger begins at this offset.
+    /// From here the 10 s table and the marks get their rows too: their ledgers begin at this offset.
     async fn begin_fine(&mut self) -> anyhow::Result<()> {
         self.flush(FlushKind::Full).await?;
         for &table in self.source.stream.tables() {
-            if table.is_fine() {
+            if is_short(table) {
                 let chunk = encode_heartbeat(table, PARTITION, &self.ledger, self.offset, EPOCH);
                 self.insert(table, 0, &chunk).await?;
             }
@@ -175,6 +176,11 @@ impl Filler {
             .await
             .with_context(|| format!("an insert into {}", table.name()))
     }
+}
+
+/// Whether it keeps no more than the last two days.
+const fn is_short(table: Table) -> bool {
+    table.is_fine() || table.holds_marks()
 }
 
 fn partition(source: Source, from: u64, has: impl Fn(Table) -> bool) -> Partition {
