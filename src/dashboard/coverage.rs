@@ -43,6 +43,23 @@ pub struct Known<'a> {
 }
 
 impl Known<'_> {
+    /// The same at longer steps, of which these have requests.
+    pub fn at<'b>(&self, steps: &'b [u32], step: u32, asked: BTreeSet<u32>) -> Known<'b> {
+        // in their order: the last state of a long step is that of the last short one
+        let states = self
+            .states
+            .iter()
+            .map(|(at, state)| (at / step * step, *state));
+        Known {
+            steps,
+            step,
+            now: self.now,
+            asked,
+            states: states.collect(),
+            before: self.before,
+        }
+    }
+
     /// Of everything that is counted by request.
     pub fn of_requests(&self) -> Vec<Coverage> {
         let stopped = self.stopped_steps();
@@ -168,6 +185,18 @@ mod tests {
         known.before = Some(RUNNING);
         assert_eq!(letters(known.of_requests()), "nd");
         assert_eq!(known.stopped_since_us(), None);
+    }
+
+    #[test]
+    fn a_long_step_ends_with_the_last_state_of_its_short_ones() {
+        let (short, long) = ([0, 10, 20, 30, 40, 50], [0, 20, 40]);
+        let known = known(&short, &[], &[(0, RUNNING), (10, STOPPED), (20, RUNNING)]);
+        let of = |asked: &[u32]| known.at(&long, 20, asked.iter().copied().collect());
+        assert_eq!(letters(of(&[]).of_requests()), "zzn");
+        assert_eq!(letters(of(&[40]).of_requests()), "zzd");
+        let stopped = super::tests::known(&short, &[], &[(0, RUNNING), (10, STOPPED)]);
+        let long = stopped.at(&long, 20, BTreeSet::new());
+        assert_eq!(letters(long.of_requests()), "zzz");
     }
 
     #[test]

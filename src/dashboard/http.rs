@@ -35,7 +35,7 @@ const CLOSE_GRACE: Duration = Duration::from_secs(12);
 /// After a failed accept (no file descriptor, say) the next try waits, so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Panels and lists read at once: a panel asks three or four queries, a list reads a whole table, and the engine has a few cores.
+/// Panels and lists read at once: a panel asks four or five queries, a list reads a whole table, and the engine has a few cores.
 /// Others wait their turn.
 pub const MAX_PANELS: usize = 4;
 /// A panel is some hundred milliseconds; one that waits longer than this for its turn is told so.

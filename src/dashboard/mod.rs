@@ -2,15 +2,18 @@
 //! nothing, and builds no query text from a parameter.
 //!
 //! A request's way: [`http`] takes it where [`host`] knows the name it calls, [`query_string`] and [`range`] turn its parameters into typed values, [`panel`]
-//! and [`deployments`] ask ClickHouse with the statements of [`views`] (the public views' numbers, read a stream at a time),
-//! [`coverage`] tells no data from zero, and [`strip`] sums up the last minutes.
+//! and [`deployments`] ask ClickHouse with the statements of [`views`] (the public views' numbers, read a stream at a time) for
+//! the [`charts`], [`latency`] chooses how long the steps of the time charts are, [`coverage`] tells no data from zero, and
+//! [`strip`] sums up the last minutes.
 
+mod charts;
 mod coverage;
 mod deployments;
 pub mod error;
 mod files;
 mod host;
 mod http;
+mod latency;
 mod panel;
 pub mod query_string;
 pub mod range;

@@ -7,13 +7,14 @@ use serde::Serialize;
 use super::coverage::Coverage;
 use super::range::Range;
 
-/// A total over several steps, as the statement of requests adds it up.
+/// A total over several steps, as the statements of volume and of times add it up.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Total {
     pub requests: f64,
     pub share_5xx: Option<f64>,
     pub end_to_end_p95_ms: Option<f64>,
     pub inference_p95_ms: Option<f64>,
+    pub queue_p95_ms: Option<f64>,
 }
 
 impl Total {
@@ -23,6 +24,7 @@ impl Total {
         share_5xx: None,
         end_to_end_p95_ms: None,
         inference_p95_ms: None,
+        queue_p95_ms: None,
     };
 }
 
@@ -36,6 +38,7 @@ pub struct Period {
     share_5xx: Option<f64>,
     end_to_end_p95_ms: Option<f64>,
     inference_p95_ms: Option<f64>,
+    queue_p95_ms: Option<f64>,
 }
 
 #[derive(Debug, PartialEq, Serialize)]
@@ -79,6 +82,7 @@ fn period(
         share_5xx: total.and_then(|total| total.share_5xx),
         end_to_end_p95_ms: total.and_then(|total| total.end_to_end_p95_ms),
         inference_p95_ms: total.and_then(|total| total.inference_p95_ms),
+        queue_p95_ms: total.and_then(|total| total.queue_p95_ms),
     }
 }
 

@@ -2,8 +2,8 @@
 //! asks for is bound by ClickHouse as a parameter of its type.
 //!
 //! They compute what the public views compute, under the same names; a test holds every series against its view. Planning
-//! a view costs more than reading it, and each view plans three tiers: a panel asks one statement a stream, for the tiers
-//! that its step needs.
+//! a view costs more than reading it, and each view plans three tiers: a panel asks a statement of volume, of times and of
+//! samples, each for the tiers that its step needs.
 
 use super::range::Tier;
 
@@ -78,10 +78,9 @@ macro_rules! of_tiers {
 pub const RECENT: u8 = 2;
 pub const WHOLE: u8 = 0;
 
-/// Views `inference_volume` and `response_time`; with `at` 0 the total of a period, in which a rate is
-/// meaningless. `last_us` is no later than the last request: a coarse
-/// window counts as if it had ended 10 s after it began.
-pub const REQUESTS: Statement = Statement {
+/// View `inference_volume`; with `at` 0 the total of a period, in which a rate is meaningless. `last_us` is no later than
+/// the last request: a coarse window counts as if it had ended 10 s after it began.
+pub const VOLUME: Statement = Statement {
     columns: &[
         "seconds",
         "requests",
@@ -93,36 +92,24 @@ pub const REQUESTS: Statement = Statement {
         "client_gone",
         "rps_client_gone",
         "cold_starts",
-        "end_to_end_p50_ms",
-        "end_to_end_p90_ms",
-        "end_to_end_p95_ms",
-        "end_to_end_p99_ms",
-        "inference_p50_ms",
-        "inference_p90_ms",
-        "inference_p95_ms",
-        "inference_p99_ms",
         "share_5xx",
     ],
     of_tier: of_tiers!(
-        "SELECT period, at, arrayConcat(
-    CAST([seconds, n_requests, n_2xx / seconds, n_4xx / seconds, n_5xx / seconds, n_other / seconds, n_unclassified / seconds,
-        n_client_gone, n_client_gone / seconds, n_cold_starts], 'Array(Nullable(Float64))'),
-    arrayMap(us -> if(isNaN(us), NULL, us / 1000), end_to_end_us), arrayMap(us -> if(isNaN(us), NULL, us / 1000), inference_us),
-    [n_5xx / n_requests]) AS numbers,
+        "SELECT period, at, CAST([seconds, n_requests, n_2xx / seconds, n_4xx / seconds, n_5xx / seconds, n_other / seconds,
+    n_unclassified / seconds, n_client_gone, n_client_gone / seconds, n_cold_starts, n_5xx / n_requests], 'Array(Nullable(Float64))') AS numbers,
     last_us
 FROM
 (
-    SELECT if(at >= toUnixTimestamp({recent_start:DateTime}) AND at < toUnixTimestamp({recent_stop:DateTime}), 2, 1) AS period, toUInt32(intDiv(toUnixTimestamp(window_start), {step:UInt32}) * {step:UInt32}) AS at,
+    SELECT if(at >= toUnixTimestamp({recent_start:DateTime}) AND at < toUnixTimestamp({recent_stop:DateTime}), 2, 1) AS period,
+        toUInt32(intDiv(toUnixTimestamp(window_start), {step:UInt32}) * {step:UInt32}) AS at,
         greatest(1, least(at + {step:UInt32}, toUnixTimestamp(initialQueryStartTime())) - toInt64(at)) AS seconds,
         sum(requests) AS n_requests, sum(status_2xx) AS n_2xx, sum(status_4xx) AS n_4xx, sum(status_5xx) AS n_5xx,
         sum(status_other) AS n_other, sum(unclassified) AS n_unclassified, sum(client_gone) AS n_client_gone,
-        sum(cold_starts) AS n_cold_starts, (toUInt64(toUnixTimestamp(max(window_start))) + 10) * 1000000 AS last_us,
-        quantilesDDMerge(0.01, 0.5, 0.9, 0.95, 0.99)(end_to_end) AS end_to_end_us,
-        quantilesDDMerge(0.01, 0.5, 0.9, 0.95, 0.99)(inference) AS inference_us
+        sum(cold_starts) AS n_cold_starts, (toUInt64(toUnixTimestamp(max(window_start))) + 10) * 1000000 AS last_us
     FROM
     (
         ",
-        "window_start, requests, status_2xx, status_4xx, status_5xx, status_other, unclassified, client_gone, cold_starts, end_to_end, inference",
+        "window_start, requests, status_2xx, status_4xx, status_5xx, status_other, unclassified, client_gone, cold_starts",
         "requests",
         "
     )
@@ -132,50 +119,93 @@ FROM
     ),
 };
 
+/// View `response_time` at the latency step, from and to whole ones of it (`start` and `stop`); with `at` 0 the totals of
+/// the recent steps and of the whole range (`range_start` to `range_stop`). Sketches are merged to the parts of a step that
+/// lie in a period, and these to steps and totals, so that each window's is read once.
+pub const TIMES: Statement = Statement {
+    columns: &[
+        "requests",
+        "end_to_end_p50_ms",
+        "end_to_end_p90_ms",
+        "end_to_end_p95_ms",
+        "end_to_end_p99_ms",
+        "inference_p50_ms",
+        "inference_p90_ms",
+        "inference_p95_ms",
+        "inference_p99_ms",
+        "queue_p50_ms",
+        "queue_p90_ms",
+        "queue_p95_ms",
+        "queue_p99_ms",
+    ],
+    of_tier: of_tiers!(
+        "SELECT period, at, arrayConcat(CAST([sum(n)], 'Array(Nullable(Float64))'), arrayMap(us -> if(isNaN(us), NULL, us / 1000), arrayConcat(
+    quantilesDDMerge(0.01, 0.5, 0.9, 0.95, 0.99)(end_to_end_part), quantilesDDMerge(0.01, 0.5, 0.9, 0.95, 0.99)(inference_part),
+    quantilesDDMerge(0.01, 0.5, 0.9, 0.95, 0.99)(queue_part)))) AS numbers
+FROM
+(
+    SELECT intDiv(toUnixTimestamp(window_start), {latency_step:UInt32}) * {latency_step:UInt32} AS latency_at,
+        multiIf(window_start < {range_start:DateTime} OR window_start >= {range_stop:DateTime}, [1],
+            window_start >= {recent_start:DateTime} AND window_start < {recent_stop:DateTime}, [0, 1, 2], [0, 1]) AS periods,
+        sum(requests) AS n, quantilesDDMergeState(0.01, 0.5, 0.9, 0.95, 0.99)(end_to_end) AS end_to_end_part,
+        quantilesDDMergeState(0.01, 0.5, 0.9, 0.95, 0.99)(inference) AS inference_part,
+        quantilesDDMergeState(0.01, 0.5, 0.9, 0.95, 0.99)(queue) AS queue_part
+    FROM
+    (
+        ",
+        "window_start, requests, end_to_end, inference, queue",
+        "requests",
+        "
+    )
+    GROUP BY latency_at, periods
+)
+ARRAY JOIN periods AS period
+GROUP BY period, if(period = 1, toUInt32(latency_at), 0) AS at
+HAVING sum(n) > 0"
+    ),
+};
+
 /// Views `replicas`, `cpu` and `gpu`, and the last state of the replicas in each step. A step whose samples cover no part
 /// of it has a state and no numbers. A replica that had been silent for three intervals of 5 s when the last sample came
-/// was gone by then and says nothing.
+/// was gone by then and says nothing. What is alike for many
+/// readings is said once, over arrays: a statement of twice as many words takes twice as long to plan.
 pub const SAMPLES: Statement = Statement {
     columns: &[
-        "seconds",
         "active",
         "starting",
         "waiting",
         "loading",
         "stopping",
+        "seconds",
         "replicas",
+        "gpus",
         "usage_cores_avg",
-        "usage_cores_max",
         "limit_cores_avg",
         "usage_ratio_avg",
         "memory_bytes_avg",
-        "memory_bytes_max",
         "memory_limit_bytes_avg",
         "memory_ratio_avg",
-        "gpus",
         "gpu_usage_ratio_avg",
-        "gpu_usage_ratio_max",
         "sm_activity_avg",
         "memory_used_bytes_avg",
-        "memory_used_bytes_max",
         "memory_total_bytes_avg",
         "gpu_memory_ratio_avg",
+        "usage_cores_max",
+        "memory_bytes_max",
+        "gpu_usage_ratio_max",
+        "memory_used_bytes_max",
     ],
     of_tier: of_tiers!(
-        "SELECT at, if(max(covered) = 0, [], CAST([
-    greatest(1, least(at + {step:UInt32}, toUnixTimestamp(initialQueryStartTime())) - toInt64(at)) AS seconds,
-    sum(us_active) / 1e6 / seconds, sum(us_waiting + us_loading) / 1e6 / seconds, sum(us_waiting) / 1e6 / seconds,
-    sum(us_loading) / 1e6 / seconds, sum(us_stopping) / 1e6 / seconds, countIf(covered > 0),
-    avgOrNullIf(cores * 1e6 / cores_us, cores_us > 0), maxOrNullIf(cores_top, cores_us > 0),
-    avgOrNullIf(cores_limit * 1e6 / cores_limit_us, cores_limit_us > 0), avgOrNullIf(cores_ratio * 1e6 / cores_ratio_us, cores_ratio_us > 0),
-    avgOrNullIf(memory * 1e6 / memory_us, memory_us > 0), toUInt64(maxOrNullIf(memory_top, memory_us > 0)),
-    avgOrNullIf(memory_limit * 1e6 / memory_limit_covered, memory_limit_covered > 0), avgOrNullIf(memory_ratio * 1e6 / memory_ratio_covered, memory_ratio_covered > 0),
-    sumIf(gpus, covered > 0),
-    avgOrNullIf(gpu * 1e6 / gpu_us, gpu_us > 0), maxOrNullIf(gpu_top, gpu_us > 0),
-    avgOrNullIf(sm * 1e6 / sm_us, sm_us > 0),
-    avgOrNullIf(used * 1e6 / used_us, used_us > 0), toUInt64(maxOrNullIf(used_top, used_us > 0)),
-    avgOrNullIf(total * 1e6 / total_us, total_us > 0), avgOrNullIf(gpu_ratio * 1e6 / gpu_ratio_us, gpu_ratio_us > 0)
-    ], 'Array(Nullable(Float64))')) AS numbers,
+        "SELECT at, if(max(covered) = 0, [], arrayConcat(
+    arrayMap(us -> us / 1e6 / seconds, sumForEach([us_active, us_waiting + us_loading, us_waiting, us_loading, us_stopping])),
+    [toFloat64(greatest(1, least(at + {step:UInt32}, toUnixTimestamp(initialQueryStartTime())) - toInt64(at))) AS seconds,
+        toFloat64(countIf(covered > 0)), toFloat64(sumIf(gpus, covered > 0))],
+    avgForEach(arrayMap((total, us) -> if(us > 0, total * 1e6 / us, NULL),
+        [cores, cores_limit, cores_ratio, memory, memory_limit, memory_ratio, gpu, sm, used, gpu_total, gpu_ratio],
+        [cores_us, cores_limit_us, cores_ratio_us, memory_us, limit_of_memory_us, ratio_of_memory_us, gpu_us, sm_us, used_us,
+            gpu_total_us, gpu_ratio_us])),
+    maxForEach(arrayMap((top, us) -> if(us > 0, top, NULL),
+        [cores_top, floor(memory_top), gpu_top, floor(used_top)], [cores_us, memory_us, gpu_us, used_us])))) AS numbers,
     intDiv(arrayMax(groupArray(last) AS lasts), 4) AS last_us,
     arrayExists(x -> x % 4 != 3 AND intDiv(x, 4) + 15000000 >= last_us, lasts) AS is_running
 FROM
@@ -187,12 +217,12 @@ FROM
         sum(cpu_limit_integral) AS cores_limit, sum(cpu_limit_us) AS cores_limit_us,
         sum(cpu_ratio_integral) AS cores_ratio, sum(cpu_ratio_us) AS cores_ratio_us,
         sum(memory_bytes_integral) AS memory, sum(memory_bytes_us) AS memory_us, max(memory_bytes_max) AS memory_top,
-        sum(memory_limit_integral) AS memory_limit, sum(memory_limit_us) AS memory_limit_covered,
-        sum(memory_ratio_integral) AS memory_ratio, sum(memory_ratio_us) AS memory_ratio_covered, max(gpus_max) AS gpus,
+        sum(memory_limit_integral) AS memory_limit, sum(memory_limit_us) AS limit_of_memory_us,
+        sum(memory_ratio_integral) AS memory_ratio, sum(memory_ratio_us) AS ratio_of_memory_us, max(gpus_max) AS gpus,
         sum(gpu_utilization_integral) AS gpu, sum(gpu_utilization_us) AS gpu_us, max(gpu_utilization_max) AS gpu_top,
         sum(gpu_sm_activity_integral) AS sm, sum(gpu_sm_activity_us) AS sm_us,
         sum(gpu_memory_used_integral) AS used, sum(gpu_memory_used_us) AS used_us, max(gpu_memory_used_max) AS used_top,
-        sum(gpu_memory_total_integral) AS total, sum(gpu_memory_total_us) AS total_us,
+        sum(gpu_memory_total_integral) AS gpu_total, sum(gpu_memory_total_us) AS gpu_total_us,
         sum(gpu_memory_ratio_integral) AS gpu_ratio, sum(gpu_memory_ratio_us) AS gpu_ratio_us
     FROM
     (
@@ -211,138 +241,6 @@ FROM
 GROUP BY at"
     ),
 };
-
-/// Which of the statements a chart is read from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
-    Requests,
-    Samples,
-}
-
-/// A chart of the panel.
-pub struct Chart {
-    pub name: &'static str,
-    pub source: Source,
-    /// Name in the answer, which is the view's, and in `numbers`, where two views share a name.
-    pub series: &'static [(&'static str, &'static str)],
-    /// No replica is a count of zero, and no request a rate of zero; without either there is no time and no usage.
-    pub is_counted: bool,
-}
-
-pub const CHARTS: [Chart; 8] = [
-    Chart {
-        name: "volume",
-        source: Source::Requests,
-        is_counted: true,
-        series: &[
-            ("seconds", "seconds"),
-            ("requests", "requests"),
-            ("rps_2xx", "rps_2xx"),
-            ("rps_4xx", "rps_4xx"),
-            ("rps_5xx", "rps_5xx"),
-            ("rps_other", "rps_other"),
-            ("rps_unclassified", "rps_unclassified"),
-            ("client_gone", "client_gone"),
-            ("rps_client_gone", "rps_client_gone"),
-            ("cold_starts", "cold_starts"),
-        ],
-    },
-    Chart {
-        name: "end_to_end",
-        source: Source::Requests,
-        is_counted: false,
-        series: &[
-            ("requests", "requests"),
-            ("end_to_end_p50_ms", "end_to_end_p50_ms"),
-            ("end_to_end_p90_ms", "end_to_end_p90_ms"),
-            ("end_to_end_p95_ms", "end_to_end_p95_ms"),
-            ("end_to_end_p99_ms", "end_to_end_p99_ms"),
-        ],
-    },
-    Chart {
-        name: "inference",
-        source: Source::Requests,
-        is_counted: false,
-        series: &[
-            ("requests", "requests"),
-            ("inference_p50_ms", "inference_p50_ms"),
-            ("inference_p90_ms", "inference_p90_ms"),
-            ("inference_p95_ms", "inference_p95_ms"),
-            ("inference_p99_ms", "inference_p99_ms"),
-        ],
-    },
-    Chart {
-        name: "replicas",
-        source: Source::Samples,
-        is_counted: true,
-        series: &[
-            ("seconds", "seconds"),
-            ("active", "active"),
-            ("starting", "starting"),
-            ("waiting", "waiting"),
-            ("loading", "loading"),
-            ("stopping", "stopping"),
-        ],
-    },
-    Chart {
-        name: "cpu",
-        source: Source::Samples,
-        is_counted: false,
-        series: &[
-            ("replicas", "replicas"),
-            ("usage_cores_avg", "usage_cores_avg"),
-            ("usage_cores_max", "usage_cores_max"),
-            ("limit_cores_avg", "limit_cores_avg"),
-            ("usage_ratio_avg", "usage_ratio_avg"),
-        ],
-    },
-    Chart {
-        name: "memory",
-        source: Source::Samples,
-        is_counted: false,
-        series: &[
-            ("replicas", "replicas"),
-            ("memory_bytes_avg", "memory_bytes_avg"),
-            ("memory_bytes_max", "memory_bytes_max"),
-            ("memory_limit_bytes_avg", "memory_limit_bytes_avg"),
-            ("memory_ratio_avg", "memory_ratio_avg"),
-        ],
-    },
-    Chart {
-        name: "gpu",
-        source: Source::Samples,
-        is_counted: false,
-        series: &[
-            ("replicas", "replicas"),
-            ("gpus", "gpus"),
-            ("usage_ratio_avg", "gpu_usage_ratio_avg"),
-            ("usage_ratio_max", "gpu_usage_ratio_max"),
-            ("sm_activity_avg", "sm_activity_avg"),
-        ],
-    },
-    Chart {
-        name: "gpu_memory",
-        source: Source::Samples,
-        is_counted: false,
-        series: &[
-            ("replicas", "replicas"),
-            ("gpus", "gpus"),
-            ("memory_used_bytes_avg", "memory_used_bytes_avg"),
-            ("memory_used_bytes_max", "memory_used_bytes_max"),
-            ("memory_total_bytes_avg", "memory_total_bytes_avg"),
-            ("memory_ratio_avg", "gpu_memory_ratio_avg"),
-        ],
-    },
-];
-
-impl Source {
-    pub fn statement(self) -> &'static Statement {
-        match self {
-            Self::Requests => &REQUESTS,
-            Self::Samples => &SAMPLES,
-        }
-    }
-}
 
 /// The last state of the replicas before the range, if any; asked only where the range's first step has none.
 ///
@@ -392,21 +290,3 @@ WHERE deployment_id != ''
 GROUP BY deployment_id, deployment_name, model_id, model_name, environment, kind, instance_type
 ORDER BY id, last_seen DESC, first_seen DESC
 LIMIT {limit:UInt32}";
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_series_is_a_column_of_its_statement() {
-        for chart in CHARTS {
-            for (series, column) in chart.series {
-                assert!(
-                    chart.source.statement().columns.contains(column),
-                    "{}: {series}",
-                    chart.name
-                );
-            }
-        }
-    }
-}

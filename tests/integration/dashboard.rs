@@ -389,25 +389,34 @@ fn a_host_that_was_allowed_is_answered() {
 }
 
 #[test]
-fn requests_that_cannot_be_read_leave_samples_alone() {
+fn what_cannot_be_read_leaves_the_rest_alone() {
     let dashboard = Dashboard::start();
     let start = now() / 10 * 10 - 600;
+    requests(&dashboard.space, "d", &[(start, 4)]);
     samples(&dashboard.space, "d", "r-1", 2, &[start]);
-    dashboard
-        .space
-        .sql
-        .execute("ALTER TABLE requests_10s DROP COLUMN inference");
-    let panel = dashboard.panel(&format!("deployment=d&start={start}&stop={}", start + 10));
-    for name in ["volume", "end_to_end", "inference"] {
-        assert_eq!(
-            panel["charts"][name]["error"]["code"], "clickhouse_refused",
-            "{panel}"
-        );
+    // times alone, then all of requests
+    for (lost, failed, strip) in [
+        ("inference", &["end_to_end", "inference"][..], json!(4.0)),
+        (
+            "cold_starts",
+            &["volume", "end_to_end", "inference"],
+            Value::Null,
+        ),
+    ] {
+        let drop = format!("ALTER TABLE requests_10s DROP COLUMN {lost}");
+        dashboard.space.sql.execute(&drop);
+        let panel = dashboard.panel(&format!("deployment=d&start={start}&stop={}", start + 10));
+        for (name, chart) in panel["charts"].as_object().expect("charts") {
+            let is_failed = failed.contains(&name.as_str());
+            let code = is_failed.then_some("clickhouse_refused");
+            assert_eq!(chart["error"]["code"].as_str(), code, "{lost}, {name}");
+        }
+        let range = &panel["strip"]["range"];
+        assert_eq!(range["requests"], strip, "{lost}");
+        assert_eq!(range["end_to_end_p95_ms"], Value::Null, "{lost}");
+        let active = &panel["charts"]["replicas"]["series"]["active"];
+        assert_eq!(active, &json!([1.0]), "{lost}");
     }
-    assert_eq!(
-        panel["charts"]["replicas"]["series"]["active"],
-        json!([1.0])
-    );
 }
 
 #[test]

@@ -4,13 +4,16 @@ import { CHARTS, CLICKHOUSE, DASHBOARD, card, expect, open, state, test, tile, v
 import { rows, sql } from "./parts.js";
 import { GIB, STEADY } from "./seed.js";
 
+const SECONDS = { "10 s": 10, "30 s": 30, "1 min": 60, "5 min": 300, "1 h": 3600 };
+
 // A duration as the page writes it, in milliseconds.
 function milliseconds(text) {
   const [, number, unit] = /^([\d.,]+) (µs|ms|s)$/.exec(text) ?? [];
   return Number(number.replaceAll(",", "")) * { µs: 1e-3, ms: 1, s: 1000 }[unit];
 }
 
-for (const [range, step] of [["15m", "10 s"], ["1h", "30 s"], ["6h", "1 min"], ["24h", "5 min"], ["7d", "1 h"]]) {
+// of 10 s windows with a hundred requests it takes three for a p95 that rests on enough
+for (const [range, step, latencyStep] of [["15m", "10 s", "30 s"], ["1h", "30 s", "30 s"], ["6h", "1 min", "1 min"], ["24h", "5 min", "5 min"], ["7d", "1 h", "1 h"]]) {
   test(`every number of ${range} is the truth`, async ({ page }) => {
     await open(page, `?deployment=steady&range=${range}`);
     for (const [label, truth] of Object.entries(STEADY.rps)) await expect(value(page, "volume", label)).toHaveText(`${truth} req/s`);
@@ -20,6 +23,9 @@ for (const [range, step] of [["15m", "10 s"], ["1h", "30 s"], ["6h", "1 min"], [
         // 1 % of the sketch, and half of the last digit shown
         expect(Math.abs(shown - truth), `${name} ${label}: ${shown} for ${truth}`).toBeLessThanOrEqual(truth * 0.01 + 0.5);
       }
+      await expect(card(page, name).locator("h2 .per")).toHaveText(`per ${latencyStep}`);
+      const requests = STEADY.requestsPerWindow * SECONDS[latencyStep] / 10;
+      await expect(card(page, name).locator(".readout")).toContainText(`${requests.toLocaleString("en-US")} requests`);
     }
     await expect(value(page, "replicas", "active")).toHaveText(String(STEADY.replicas.active));
     await expect(value(page, "replicas", "starting: loading")).toHaveText(String(STEADY.replicas.loading));
@@ -32,7 +38,7 @@ for (const [range, step] of [["15m", "10 s"], ["1h", "30 s"], ["6h", "1 min"], [
       ["memory", "average", STEADY.memory.average], ["memory", "highest", STEADY.memory.highest], ["memory", "limit", STEADY.memory.limit],
     ]) await expect(value(page, name, label)).toHaveText(`${bytes / GIB} GiB`);
     for (const label of ["average", "highest", "limit"]) await expect(value(page, "cpu", label)).toHaveText(`${STEADY.cores[label]} cores`);
-    const seconds = { "10 s": 10, "30 s": 30, "1 min": 60, "5 min": 300, "1 h": 3600 }[step];
+    const seconds = SECONDS[step];
     const requests = STEADY.requestsPerWindow * seconds / 10;
     await expect(card(page, "volume").locator(".readout")).toContainText(`${requests.toLocaleString("en-US")} requests`);
     await expect(value(page, "volume", "client gone (499)")).toHaveText(`${STEADY.clientGone} req/s`);
@@ -40,6 +46,10 @@ for (const [range, step] of [["15m", "10 s"], ["1h", "30 s"], ["6h", "1 min"], [
     const recent = STEADY.requestsPerWindow * Math.max(30, seconds / 10);
     await expect(tile(page, "Volume")).toHaveText(`Volume10 req/ssteadyn ${recent.toLocaleString("en-US")} in ${step === "1 h" ? "1 h" : "5 min"}`);
     await expect(tile(page, "5xx")).toHaveText(`5xx4.0 %steadyn ${recent.toLocaleString("en-US")}`);
+    const queue = /^Queue p95([\d.]+ ms)steadyn ([\d,]+)$/.exec(await tile(page, "Queue p95").textContent());
+    expect(Math.abs(milliseconds(queue?.[1] ?? "") - STEADY.queueP95Ms), "queue p95").toBeLessThanOrEqual(STEADY.queueP95Ms * 0.01 + 0.5);
+    expect(queue[2]).toBe(recent.toLocaleString("en-US"));
+    await expect(page.locator(".strip dt")).toHaveText(["Volume", "5xx", "End-to-end p95", "Inference p95", "Queue p95", "Replicas active", "GPU", "GPU memory"]);
     await expect(tile(page, "Replicas active")).toContainText("21 starting");
     await expect(tile(page, "GPU")).toContainText("73 %3 GPUs");
     await expect(tile(page, "GPU memory")).toContainText("12.5 GiBof 24 GiB");
@@ -178,10 +188,11 @@ test.describe("error", () => {
     await sql(CLICKHOUSE, "INSERT INTO broken.replicas_10s SELECT * FROM default.replicas_10s WHERE deployment_id = 'steady'");
     const dashboard = await dashboards.on(CLICKHOUSE, "broken");
     await page.goto(`${dashboard.url}/?deployment=steady&range=15m`);
-    for (const name of ["volume", "end_to_end", "inference"]) {
+    for (const name of ["end_to_end", "inference"]) {
       await expect(state(page, name)).toContainText("Could not be read: ClickHouse refused the query");
       await expect(state(page, name)).toContainText("The others are not affected.");
     }
+    await expect(state(page, "volume")).toHaveText("Zero requests. 3 replicas reported; none was asked.");
     await expect(value(page, "replicas", "active")).toHaveText(String(STEADY.replicas.active));
     await expect(value(page, "gpu", "average")).toHaveText("73 %");
   });

@@ -14,6 +14,7 @@ export const STEADY = {
   clientGone: 0.2,
   endToEndMs: { p50: 500, p90: 900, p95: 950, p99: 990 },
   inferenceMs: { p50: 50, p90: 90, p95: 95, p99: 99 },
+  queueP95Ms: 285,
   replicas: { active: 2, loading: 1, starting: 1 },
   cores: { average: 1.5, highest: 2.5, limit: 4 },
   memory: { average: 8 * GIB, highest: 10 * GIB, limit: 16 * GIB },
@@ -24,13 +25,13 @@ export const STEADY = {
 const STATES = ["waiting", "loading", "active", "stopping"];
 
 // from and until are expressions of seconds since 1970; n, what and times are expressions over `w`, a window's beginning.
-function requests({ id, from = "first", until = "last", of2xx, of4xx = "0", of5xx = "0", other = "0", unclassified = "0", gone = "0", endToEnd, inference }) {
+function requests({ id, from = "first", until = "last", of2xx, of4xx = "0", of5xx = "0", other = "0", unclassified = "0", gone = "0", endToEnd, inference, queue }) {
   const state = (values) => `arrayReduce('quantilesDDState(0.01, 0.5, 0.9, 0.95, 0.99)', arrayMap(x -> toFloat64(x), ${values}))`;
   return `INSERT INTO requests_10s (ingested, deployment_id, window_start, kafka_partition, ledger, requests, status_2xx, status_4xx,
-      status_5xx, status_other, unclassified, client_gone, end_to_end, inference)
+      status_5xx, status_other, unclassified, client_gone, end_to_end, inference, queue)
     WITH ${bounds()}, toUInt64(${of2xx}) AS a, toUInt64(${of4xx}) AS b, toUInt64(${of5xx}) AS c, toUInt64(${other}) AS d,
       toUInt64(${unclassified}) AS e
-    SELECT today(), '${id}', w, 0, '', a + b + c + d + e, a, b, c, d, e, ${gone}, ${state(endToEnd)}, ${state(inference)}
+    SELECT today(), '${id}', w, 0, '', a + b + c + d + e, a, b, c, d, e, ${gone}, ${state(endToEnd)}, ${state(inference)}, ${state(queue)}
     FROM (SELECT toUInt32(${bounds("first")} + number * 10) AS w FROM numbers(${Math.ceil((HOURS * 3600 + AHEAD_S) / 10)}))
     WHERE w >= ${from} AND w < ${until} AND a + b + c + d + e > 0`;
 }
@@ -65,7 +66,7 @@ const GPU = { gpu_utilization: [0.73, 0.95], gpu_sm_activity: [0.4, 0.5] };
 const GPU_MEMORY = { gpu_memory_used: [12.5 * GIB, 13 * GIB], gpu_memory_total: [24 * GIB], gpu_memory_ratio: [12.5 / 24, 13 / 24] };
 const ALL = { ...CPU, ...MEMORY, ...GPU, ...GPU_MEMORY };
 const HUNDRED = (unit) => `arrayMap(i -> i * ${unit}, range(1, 101))`;
-const TIMES = { endToEnd: HUNDRED(10_000), inference: HUNDRED(1_000) };
+const TIMES = { endToEnd: HUNDRED(10_000), inference: HUNDRED(1_000), queue: HUNDRED(3_000) };
 
 // Load in waves that outgrow the replicas: times rise with it, as they do in life.
 const WAVE = "(0.55 + 0.45 * sin((w % 7200) / 7200. * 6.2832) + 0.08 * sin(w / 61.) + 0.05 * ((cityHash64(w) % 100) / 100. - 0.5))";
@@ -86,7 +87,7 @@ function statements() {
 
     deployment("overloaded", { name: "chat-prod", model: "mixtral-8x7b", type: "p4d.24xlarge" }),
     requests({ id: "overloaded", of2xx: `600 * ${WAVE}`, of4xx: `14 * ${WAVE}`, of5xx: `greatest(0, 90 * (${WAVE} - 0.85))`,
-      endToEnd: LOGNORMAL(`430000 * ${QUEUED}`), inference: LOGNORMAL(`290000 * (1 + 0.3 * ${WAVE})`) }),
+      endToEnd: LOGNORMAL(`430000 * ${QUEUED}`), inference: LOGNORMAL(`290000 * (1 + 0.3 * ${WAVE})`), queue: LOGNORMAL(`140000 * ${QUEUED}`) }),
     ...["a", "b", "c"].map((name) => replica({ id: "overloaded", replica: `r-${name}`, readings: noSm, gpus: 1 })),
     ...["d", "e"].map((name, n) => replica({ id: "overloaded", replica: `r-${name}`, readings: noSm, gpus: 1, from: `present - ${9000 - 7200 * n}`, until: `present - ${4500 - 7200 * n}` })),
     replica({ id: "overloaded", replica: "r-d", state: "loading", readings: noSm, gpus: 1, from: "present - 9300", until: "present - 9000" }),
@@ -133,8 +134,8 @@ async function merged(clickhouse, tier, width) {
   await sql(clickhouse, `INSERT INTO replicas_${tier} (ingested, deployment_id, replica_id, window_start, kafka_partition, ledger, ${names.join(", ")})
     SELECT today(), deployment_id, replica_id, ${start} AS w, 0, '', ${names.map(of).join(", ")} FROM replicas_10s GROUP BY deployment_id, replica_id, w`);
   const state = (name) => `quantilesDDMergeState(0.01, 0.5, 0.9, 0.95, 0.99)(${name})`;
-  await sql(clickhouse, `INSERT INTO requests_${tier} (ingested, deployment_id, window_start, kafka_partition, ledger, ${REQUEST_SUMS.join(", ")}, end_to_end, inference)
-    SELECT today(), deployment_id, ${start} AS w, 0, '', ${REQUEST_SUMS.map(of).join(", ")}, ${state("end_to_end")}, ${state("inference")}
+  await sql(clickhouse, `INSERT INTO requests_${tier} (ingested, deployment_id, window_start, kafka_partition, ledger, ${REQUEST_SUMS.join(", ")}, end_to_end, inference, queue)
+    SELECT today(), deployment_id, ${start} AS w, 0, '', ${REQUEST_SUMS.map(of).join(", ")}, ${state("end_to_end")}, ${state("inference")}, ${state("queue")}
     FROM requests_10s GROUP BY deployment_id, w`);
 }
 

@@ -24,9 +24,38 @@ test("under the cursor it is told on how many a percentile rests", async ({ page
   // ten a second: the open step is thin itself until it has a thousand
   if ((Date.now() / 1000) % 300 > 130) await expect(card(page, "end_to_end").locator(".thin-note")).toBeHidden();
   await open(page, "?deployment=quiet&range=15m");
-  await expect(card(page, "inference").locator(".readout")).toContainText("3 requests · p90, p95, p99: slowest of 3");
+  await expect(card(page, "inference").locator(".readout")).toContainText("9 requests · p90, p95, p99: slowest of 9");
   await expect(card(page, "inference").locator(".thin-note")).toBeVisible();
   await expect(card(page, "volume").locator(".readout")).not.toContainText("slowest");
+});
+
+test("the time charts' steps are as long as enough requests take, and every cursor stands at the same moment", async ({ page }) => {
+  await open(page, "?deployment=quiet&range=6h&live=0");
+  // 18 requests a minute: 270 in a quarter of an hour
+  await expect(card(page, "volume").locator(".readout")).toContainText("18 requests");
+  await expect(card(page, "volume").locator("h2")).toHaveText("Inference volume");
+  for (const [name, title, p95] of [["end_to_end", "End-to-end time", 950], ["inference", "Inference time", 95]]) {
+    await expect(card(page, name).locator("h2")).toHaveText(`${title} per 15 min`);
+    await expect(card(page, name).locator(".readout")).toContainText("270 requests · p95 rests on the slowest 13");
+    const shown = Number.parseFloat(await value(page, name, "p95").textContent());
+    expect(Math.abs(shown - p95)).toBeLessThanOrEqual(p95 * 0.01 + 0.5);
+  }
+  // minutes of the day at which a chart's step begins and ends
+  const stepOf = async (name) => {
+    const told = await card(page, name).locator(".readout").textContent();
+    return [...told.matchAll(/(\d\d):(\d\d)/g)].slice(0, 2).map(([, hours, minutes]) => Number(hours) * 60 + Number(minutes));
+  };
+  for (const [keyed, keys] of [["inference", ["Home", "ArrowRight", "ArrowRight"]], ["replicas", ["ArrowLeft"]], ["end_to_end", ["ArrowRight"]]]) {
+    const before = await stepOf(keyed);
+    await card(page, keyed).locator(".plot").focus();
+    for (const key of keys) await page.keyboard.press(key);
+    const [[short, shortEnd], [long, longEnd]] = [await stepOf("volume"), await stepOf("inference")];
+    expect([(shortEnd - short + 1440) % 1440, (longEnd - long + 1440) % 1440]).toEqual([1, 15]);
+    expect((short - long + 1440) % 1440, `${keyed}: ${short} lies in the quarter from ${long}`).toBeLessThan(15);
+    expect(await stepOf(keyed), "it moved").not.toEqual(before);
+    expect(await stepOf("end_to_end")).toEqual([long, longEnd]);
+    expect(await stepOf("replicas")).toEqual([short, shortEnd]);
+  }
 });
 
 // How many of a column of pixels through the plot are of this series, and how strongly: what is drawn, not what was asked.

@@ -191,9 +191,10 @@ function look(next) {
   paint();
 }
 
-// Keys move the cursor of all charts at once, as the mouse does.
-function pointed(index) {
-  for (const card of cards) card.plot.cursorTo(index);
+// Keys move the cursor of all charts at once, as the mouse does: to a moment, since steps differ. The chart that has the keys
+// comes last: a cursor that is moved moves the others to its step's middle.
+function pointed(seconds, own) {
+  for (const card of [...cards.filter((card) => card !== own), own]) card.pointTo(seconds);
 }
 
 function toggled(id) {

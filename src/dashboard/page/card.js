@@ -14,7 +14,7 @@ const element = (name, className, text) => {
 };
 
 export class Card {
-  // `toggled` is told the id of a series that was switched, `pointed` the step that keys chose in any chart, `retry` that
+  // `toggled` is told the id of a series that was switched, `pointed` the moment that keys chose in which chart, `retry` that
   // a failed chart is asked for again.
   constructor(chart, { toggled, pointed, retry }) {
     this.chart = chart;
@@ -33,6 +33,9 @@ export class Card {
     this.toggle.setAttribute("aria-expanded", "false");
     this.toggle.setAttribute("aria-label", `Table of ${chart.title}`);
     this.toggle.addEventListener("click", () => this.toggleTable());
+    // of times, whose steps may be longer than the others'
+    this.per = element("span", "per");
+    if (this.isOfTimes()) title.append(" ", this.per);
     const head = element("div", "card-head");
     head.append(title, this.readout, this.toggle);
     this.definition = element("p", "definition");
@@ -69,6 +72,10 @@ export class Card {
     return button;
   }
 
+  isOfTimes() {
+    return this.chart.series.some(({ q }) => q);
+  }
+
   // of: what the panel was asked with; staleFrom: from when on nothing is known, or null; until: where the plot ends.
   show(panel, of, facts, hidden, { staleFrom, until }) {
     const answer = panel.charts[this.chart.name];
@@ -81,6 +88,7 @@ export class Card {
     this.shownOf = of;
     if (answer.error) return;
     this.definition.textContent = this.chart.definition(span(answer.step), facts);
+    this.per.textContent = `per ${span(answer.step)}`;
     this.latest = { panel, answer };
     for (const of of this.chart.series) {
       const button = this.buttons.get(of.key);
@@ -98,7 +106,7 @@ export class Card {
   clear() {
     this.latest = null;
     this.plot.clear();
-    this.readout.textContent = "";
+    this.readout.textContent = this.per.textContent = "";
     this.thin.hidden = true;
     for (const value of this.values.values()) value.textContent = NOTHING;
     this.box.setAttribute("aria-label", this.chart.title);
@@ -129,6 +137,14 @@ export class Card {
       this.values.get(key).textContent = at === null ? NOTHING : write(answer.series[key][at]);
     }
     this.readout.textContent = at === null ? "" : this.step(at);
+  }
+
+  // To the step that holds this second; null is no step.
+  pointTo(seconds) {
+    if (!this.latest) return;
+    const { t, step } = this.latest.answer;
+    const at = seconds === null ? -1 : t.findLastIndex((from) => from <= seconds && seconds < from + step);
+    this.plot.cursorTo(at < 0 ? null : at);
   }
 
   step(at) {
@@ -176,8 +192,8 @@ export class Card {
     const last = this.latest.answer.t.length - 1;
     if (last < 0) return;
     const to = { ArrowLeft: (this.at ?? last + 1) - 1, ArrowRight: (this.at ?? -1) + 1, Home: 0, End: last }[event.key];
-    if (to !== undefined) this.pointed(Math.min(Math.max(to, 0), last));
-    else if (event.key === "Escape") this.pointed(null);
+    if (to !== undefined) this.pointed(this.latest.answer.t[Math.min(Math.max(to, 0), last)], this);
+    else if (event.key === "Escape") this.pointed(null, this);
     else if (event.key === "v") this.toggleTable();
     else return;
     event.preventDefault();

@@ -45,7 +45,8 @@ export class Plot {
       failed: series.rps_5xx?.map((value, i) => value > 0 && settled[i]) ?? [],
       isBlank: values.length === 0 };
     // the middle of what is seen of a step: that of an open one may lie beyond the axis, where nothing can be pointed at
-    const middle = (at) => (at + Math.max(at, Math.min(at + step, this.drawn.stop))) / 2;
+    // likewise of a first one that began before the axis
+    const middle = (at) => (Math.max(at, start) + Math.max(at, Math.min(at + step, this.drawn.stop))) / 2;
     const scaled = (values) => values.map((value) => (value === null ? null : value / unit.per));
     const data = [t.map(middle), ...this.layers.map(({ of }) => scaled(columns.get(of.key)))];
     if (this.uplot) this.uplot.setData(data);

@@ -31,11 +31,11 @@ export function fillStrip(list, panel) {
   list.replaceChildren(...tiles.map(tile));
 }
 
-const REQUEST_TILES = ["Volume", "5xx", "End-to-end p95", "Inference p95"];
+const REQUEST_TILES = ["Volume", "5xx", "End-to-end p95", "Inference p95", "Queue p95"];
 const UNREAD = REQUEST_TILES.map((name) => ({ name, value: NOTHING, more: "" }));
 
 export function requestTiles({ recent, range }) {
-  const [volume, failed, endToEnd, inference] = REQUEST_TILES;
+  const [volume, failed, endToEnd, inference, queue] = REQUEST_TILES;
   const over = `in ${span(recent.stop - recent.start)}`;
   const n = recent.requests === null ? "" : `n ${count(recent.requests)}`;
   return [
@@ -43,6 +43,7 @@ export function requestTiles({ recent, range }) {
     { name: failed, value: percent(recent.share_5xx), trend: ofFailed(recent, range), more: n },
     { name: endToEnd, ...percentile(0.95, "end_to_end_p95_ms", recent, range) },
     { name: inference, ...percentile(0.95, "inference_p95_ms", recent, range) },
+    { name: queue, ...percentile(0.95, "queue_p95_ms", recent, range) },
   ];
 }
 

@@ -40,6 +40,7 @@ struct Asked {
     start: u32,
     stop: u32,
     step: u32,
+    latency_step: u32,
     strip: Strip,
 }
 
@@ -118,6 +119,9 @@ impl Bench {
                 .param("start", asked.start)
                 .param("stop", asked.stop)
                 .param("step", asked.step)
+                .param("latency_step", asked.latency_step)
+                .param("range_start", asked.start)
+                .param("range_stop", asked.stop)
                 .param("recent_start", asked.strip.recent.start)
                 .param("recent_stop", asked.strip.recent.stop);
             let mut bytes = query.fetch_bytes("RowBinaryWithNamesAndTypes")?;
@@ -186,10 +190,11 @@ impl Bench {
 }
 
 /// What a panel asks, by name.
-fn statements(step: u32) -> [(&'static str, &'static str); 4] {
+fn statements(step: u32) -> [(&'static str, &'static str); 5] {
     let tier = Tier::of(step);
     [
-        ("requests", views::REQUESTS.sql(tier)),
+        ("volume", views::VOLUME.sql(tier)),
+        ("times", views::TIMES.sql(tier)),
         ("samples", views::SAMPLES.sql(tier)),
         ("before", views::BEFORE),
         ("heard", views::HEARD),

@@ -58,13 +58,51 @@ fn every_series_of_every_tier_is_the_views() {
         fill(&dashboard.space, tier, width, (first, n + 2), ingested);
     }
     // 10 s, 1 min, 5 min, 1 h; each but the first ends now, where the coarse windows end and the fine ones go on
-    for (seconds, step) in [(900, 10), (6 * 3600, 60), (86_400, 300), (6 * 86_400, 3600)] {
+    for (seconds, step, latency_step) in [
+        (900, 10, 30),
+        (6 * 3600, 60, 900),
+        (86_400, 300, 900),
+        (6 * 86_400, 3600, 21_600),
+    ] {
         let start = present - seconds;
         let query = format!("deployment=d&start={start}&stop={present}");
         let (panel, truths) = within_a_minute(&dashboard, &query);
         assert_eq!(panel["step"], step, "{query}");
+        assert_eq!(panel["latency_step"], latency_step, "{query}");
+        for (chart, _) in VIEW_OF {
+            let is_of_times = ["end_to_end", "inference"].contains(&chart);
+            let expected = if is_of_times { latency_step } else { step };
+            assert_eq!(panel["charts"][chart]["step"], expected, "{chart}");
+        }
         for ((chart, _), rows) in VIEW_OF.into_iter().zip(&truths) {
             agree(&panel, chart, rows);
+        }
+        if step == 10 {
+            the_strip_is_the_tables(&dashboard.space, &panel);
+        }
+    }
+}
+
+/// The totals over seconds that are no whole latency steps.
+fn the_strip_is_the_tables(space: &Space, panel: &Value) {
+    for period in ["recent", "range"] {
+        let told = &panel["strip"][period];
+        let times = ["end_to_end", "inference", "queue"]
+            .map(|name| format!("quantilesDDMerge(0.01, 0.95)({name})[1] / 1000 AS {name}_p95_ms"));
+        let rows = space.sql.rows(&format!(
+            "SELECT toFloat64(sum(requests)) AS requests, {} FROM requests_10s \
+             WHERE deployment_id = 'd' AND window_start >= {} AND window_start < {}",
+            times.join(", "),
+            told["start"],
+            told["stop"],
+        ));
+        for (name, truth) in &rows[0] {
+            let (shown, truth) = (told[name].as_f64(), truth.as_f64().expect("a number"));
+            let error = (shown.expect("a number") - truth).abs();
+            assert!(
+                error <= 1e-9 * truth,
+                "{period} {name}: {shown:?} for {truth}"
+            );
         }
     }
 }
@@ -95,7 +133,7 @@ fn truth(space: &Space, panel: &Value, chart: &str, view: &str) -> Rows {
         names.join(", "),
         panel["start"],
         panel["stop"],
-        panel["step"],
+        answer["step"],
     ))
 }
 
@@ -106,8 +144,8 @@ fn agree(panel: &Value, chart: &str, rows: &Rows) {
         .iter()
         .map(|row| (row["at"].as_u64().expect("a time"), row))
         .collect();
-    let number = |of: &str| panel[of].as_u64().expect("a number");
-    assert!(truth.len() > 50, "{chart}: {} steps", truth.len());
+    let number = |of: &Value| of.as_u64().expect("a number");
+    assert!(truth.len() >= 24, "{chart}: {} steps", truth.len());
     for (name, values) in series {
         let mut n_numbers = 0;
         for (t, value) in answer["t"]
@@ -118,7 +156,7 @@ fn agree(panel: &Value, chart: &str, rows: &Rows) {
         {
             let at = t.as_u64().expect("a time");
             // the open step grows between two questions, and its length with it
-            let is_open = at + number("step") + 30 > number("now");
+            let is_open = at + number(&answer["step"]) + 30 > number(&panel["now"]);
             let Some(row) = truth.get(&at).filter(|_| !is_open) else {
                 continue;
             };
@@ -215,12 +253,14 @@ fn fill(space: &Space, tier: &str, width: u64, (first, n): (u64, u64), ingested:
     ];
     let numbers = counts.map(|name| format!("1 + {}", random(name, 50)));
     space.sql.execute(&format!(
-        "INSERT INTO requests_{tier} (ingested, deployment_id, window_start, kafka_partition, ledger, requests, {}, end_to_end, inference) \
-         SELECT {ingested}, 'd', w, r, '', 5 + {}, {}, {}, {} {window}",
+        "INSERT INTO requests_{tier} (ingested, deployment_id, window_start, kafka_partition, ledger, requests, {}, end_to_end, inference, queue) \
+         SELECT {ingested}, 'd', w, r, '', 5 + {}, {}, {}, {}, {} {window}",
         counts.join(", "),
-        random("requests", 300),
+        // so few that times take a longer step
+        random("requests", 20),
         numbers.join(", "),
         sketch("end_to_end"),
         sketch("inference"),
+        sketch("queue"),
     ));
 }
