@@ -42,14 +42,14 @@ test("a trend is told from 10 % on, and only where there is enough", async ({ pa
   const shown = await page.evaluate(async () => {
     const { requestTiles, trend } = await import("/page/strip.js");
     const trends = [[118, 100], [82, 100], [109, 100], [91, 100], [110, 100], [1200, 100], [0, 0], [5, 0], [null, 3]].map(([now, before]) => trend(now, before, true, ""));
-    const of = (requests, share) => ({ start: 0, stop: 300, requests, rps: requests / 300, share_5xx: share, end_to_end_p95_ms: 100, inference_p95_ms: 50 });
+    const of = (requests, share) => ({ start: 0, stop: 300, requests, rps: requests / 300, share_5xx: share, end_to_end_p95_ms: 100, inference_p95_ms: 50, queue_p95_ms: 20 });
     const tiles = (recent, range) => requestTiles({ recent, range }).map((tile) => tile.trend);
     return { trends, much: tiles(of(1000, 0.02), of(800, 0.01)), little: tiles(of(60, 0.05), of(90, 0.01)), none: tiles(of(1000, 0), of(1000, 0)) };
   });
   expect(shown.trends).toEqual(["+18 %", "-18 %", "steady", "steady", "+10 %", "12 ×", "steady", "", ""]);
-  expect(shown.much).toEqual(["+25 %", "+100 %", "steady", "steady"]);
-  expect(shown.little).toEqual(["too few (n 60)", "too few (3 of 60)", "too few (n 60)", "too few (n 60)"]);
-  expect(shown.none).toEqual(["steady", "steady", "steady", "steady"]);
+  expect(shown.much).toEqual(["+25 %", "+100 %", "steady", "steady", "steady"]);
+  expect(shown.little).toEqual(["too few (n 60)", "too few (3 of 60)", "too few (n 60)", "too few (n 60)", "too few (n 60)"]);
+  expect(shown.none).toEqual(["steady", "steady", "steady", "steady", "steady"]);
 });
 
 test("the strip holds the last minutes against the range", async ({ page }) => {
