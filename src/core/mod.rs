@@ -1,8 +1,8 @@
 //! What the numbers are: events, windows, sketches, rollups and their merge laws. No clock, no I/O.
 //!
 //! A message becomes [`event`]s; a [`partition`] folds them into windows and knows which of its tables has covered
-//! which offsets; [`marks`] tell a message that came before; a flush hands out [`delta`]s; [`ledger`] says what an answer of the store means and
-//! [`recovery`] where to begin.
+//! which offsets; [`timeliness`] and [`marks`] say what is not counted, for its time or because it came before; a flush hands
+//! out [`delta`]s; [`ledger`] says what an answer of the store means and [`recovery`] where to begin.
 pub mod delta;
 pub mod deployment;
 pub mod event;
@@ -18,3 +18,4 @@ pub mod request_fold;
 pub mod request_window;
 pub mod sketch;
 pub mod table;
+pub mod timeliness;

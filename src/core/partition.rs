@@ -1,7 +1,7 @@
 //! One partition of one topic under one assignment: what was folded, and which table has covered which offsets.
 //!
-//! Owns the time rule, the cuts of a replay, and the making of deltas. It never reads a clock: the broker's append time
-//! comes with each message.
+//! Owns the cuts of a replay and the making of deltas. It never reads a clock: the broker's append time comes with each
+//! message.
 //!
 //! A replay starts at the lowest of the tables' ledgers. It is cut at every table's ledger by a full flush, so that no
 //! range straddles the offset from which a table takes rows.
@@ -18,12 +18,7 @@ use super::recovery::Recovery;
 use super::replica_fold::ReplicaFold;
 use super::request_fold::{RequestFold, second_of};
 use super::table::{Source, Stream, Table, TableSet, Tier};
-
-/// How far before the broker's append time an event may lie.
-pub const ACCEPT_BACK_US: i64 = 48 * 3600 * 1_000_000;
-
-/// How far after the broker's append time an event may lie: what a clock without NTP is off by.
-pub const ACCEPT_AHEAD_US: i64 = 5 * 60 * 1_000_000;
+use super::timeliness::{Timeliness, Untimely, judge};
 
 /// A range is closed once a table has this many rows: one insert is one part, and stays one block.
 pub const MAX_RANGE_ROWS: usize = 20_000;
@@ -46,30 +41,6 @@ pub enum Step {
     Skip,
     /// A table's ledger lies here: flush in full first.
     CutFirst,
-}
-
-/// What the time rule says of an event or a sample.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Timeliness {
-    Accepted,
-    /// Too long before the broker's append time.
-    Late,
-    /// Too far ahead of it.
-    Early,
-}
-
-/// The indexes of a message's events that the time rule refused.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Untimely {
-    pub late: Vec<u32>,
-    pub early: Vec<u32>,
-}
-
-impl Untimely {
-    pub fn clear(&mut self) {
-        self.late.clear();
-        self.early.clear();
-    }
 }
 
 enum Fold {
@@ -430,17 +401,6 @@ impl Partition {
             .filter(|&from| from > self.next)
             .min()
             .unwrap_or(u64::MAX);
-    }
-}
-
-/// The time rule: by the broker's clock, so that every replay decides alike.
-const fn judge(append_us: i64, event_us: i64) -> Timeliness {
-    if event_us <= 0 || event_us < append_us - ACCEPT_BACK_US {
-        Timeliness::Late
-    } else if event_us > append_us + ACCEPT_AHEAD_US {
-        Timeliness::Early
-    } else {
-        Timeliness::Accepted
     }
 }
 

@@ -17,8 +17,9 @@ use crate::core::event::{GpuReading, RequestEvent};
 use crate::core::ids::IdLimits;
 use crate::core::ledger::LedgerCounts;
 use crate::core::marks::Marks;
-use crate::core::partition::{Partition, Step, Timeliness, Untimely};
+use crate::core::partition::{Partition, Step};
 use crate::core::table::{Source, Stream};
+use crate::core::timeliness::{Timeliness, Untimely};
 use crate::store::rows::encode_delta;
 
 /// Messages between two looks at the process's memory of windows, within a fetch.
