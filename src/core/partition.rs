@@ -17,7 +17,7 @@ use super::marks::Marks;
 use super::recovery::Recovery;
 use super::replica_fold::ReplicaFold;
 use super::request_fold::{RequestFold, second_of};
-use super::table::{Source, Stream, Table, TableSet};
+use super::table::{Source, Stream, Table, TableSet, Tier};
 
 /// How far before the broker's append time an event may lie.
 pub const ACCEPT_BACK_US: i64 = 48 * 3600 * 1_000_000;
@@ -316,6 +316,15 @@ impl Partition {
             Fold::Replicas(fold) => fold.n_rows_of_full_flush(),
         };
         self.state_bytes() + n_rows * ROW_BYTES
+    }
+
+    /// What of [`Self::flush_bytes`] the finest tier is: a fine flush gives most of it back.
+    pub fn fine_flush_bytes(&self) -> usize {
+        let (n_windows, state_bytes) = match &self.fold {
+            Fold::Requests(fold) => (fold.n_fine_rows(), fold.fine_state_bytes()),
+            Fold::Replicas(fold) => (fold.n_fine_rows(), fold.fine_state_bytes()),
+        };
+        state_bytes + n_windows * Tier::N * ROW_BYTES
     }
 
     /// Open windows, of all tiers.

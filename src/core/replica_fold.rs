@@ -113,9 +113,14 @@ impl ReplicaFold {
             + self.hours.state_bytes()
     }
 
+    /// Bytes held by the open windows of the 10 s table, about.
+    pub fn fine_state_bytes(&self) -> usize {
+        self.ten_seconds.state_bytes()
+    }
+
     /// Rows that a full flush would have, at most: what is fine becomes a row in every tier.
     pub fn n_rows_of_full_flush(&self) -> usize {
-        3 * self.ten_seconds.len() + 2 * self.minutes.len()
+        Tier::N * self.ten_seconds.len() + 2 * self.minutes.len()
     }
 
     /// Open windows, of all tiers.

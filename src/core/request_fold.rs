@@ -158,9 +158,14 @@ impl RequestFold {
             + self.replica_hours.state_bytes()
     }
 
+    /// Bytes held by the open windows of the 10 s table, about.
+    pub fn fine_state_bytes(&self) -> usize {
+        self.ten_seconds.state_bytes()
+    }
+
     /// Rows that a full flush would have, at most: what is fine becomes a row in every tier.
     pub fn n_rows_of_full_flush(&self) -> usize {
-        let by_deployment = 3 * self.ten_seconds.len() + 2 * self.minutes.len();
+        let by_deployment = Tier::N * self.ten_seconds.len() + 2 * self.minutes.len();
         by_deployment + 2 * self.replica_minutes.len()
     }
 

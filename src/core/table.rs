@@ -55,6 +55,9 @@ pub enum Tier {
 }
 
 impl Tier {
+    /// How many there are: what is fine becomes a row in each.
+    pub const N: usize = 3;
+
     pub const fn seconds(self) -> u32 {
         match self {
             Self::TenSeconds => 10,

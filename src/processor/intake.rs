@@ -245,13 +245,19 @@ impl Intake {
         self.dead_letter_bytes = 0;
     }
 
+    /// The flush that gives memory back. Where most of it is the finest tier's, that tier goes alone: coarser windows that
+    /// stay open take more of the log in, and become fewer rows.
     fn memory_wants_flush(&self) -> Option<FlushKind> {
-        let bytes: usize = self
-            .owned
-            .iter()
-            .map(|owned| owned.partition.flush_bytes())
-            .sum();
-        (bytes >= self.window_memory).then_some(FlushKind::Full)
+        let (mut bytes, mut fine_bytes) = (0, 0);
+        for owned in &self.owned {
+            bytes += owned.partition.flush_bytes();
+            fine_bytes += owned.partition.fine_flush_bytes();
+        }
+        (bytes >= self.window_memory).then_some(if fine_bytes > bytes / 2 {
+            FlushKind::Fine
+        } else {
+            FlushKind::Full
+        })
     }
 
     /// Keeps a refused message for the dead letters, or only counts it when there are too many.

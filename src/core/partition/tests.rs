@@ -379,3 +379,28 @@ fn a_range_is_closed_at_its_limits() {
         (0, 0, None)
     );
 }
+
+#[test]
+fn a_fine_flush_gives_back_most_of_what_is_fine() {
+    let tables = [Table::Requests10s, Table::Requests1m].map(|table| (table, None));
+    let log = Log {
+        start: 0,
+        end: 0,
+        committed: None,
+    };
+    let recovery = recover(&tables, log).expect("fresh");
+    let marks = Marks::new(Vec::new(), MAX_PRODUCERS);
+    let mut partition = Partition::new(SOURCE, 1, &recovery, marks, IdLimits::new(100, 100));
+    // an hour of a request a second: six fine windows to a minute
+    fold(&mut partition, 0, &(0, 0, 0, Some((0..3_600).collect())));
+    partition.apply();
+    let (bytes, fine_bytes) = (partition.flush_bytes(), partition.fine_flush_bytes());
+    assert!(
+        bytes / 2 < fine_bytes && fine_bytes < bytes,
+        "{fine_bytes} of {bytes}"
+    );
+    partition.flush(FlushKind::Fine, |_| {});
+    assert_eq!(partition.fine_flush_bytes(), 0);
+    let left = partition.flush_bytes();
+    assert!(left < bytes / 2, "{left} of {bytes}");
+}
