@@ -15,7 +15,7 @@ BUILT := $(or $(CARGO_TARGET_DIR),target)
 PROGRAM = $(BUILT)/release/modelmeter
 
 .PHONY: help prerequisites local-parts model-servers build demo fmt lint test test-page test-demo simulate fuzz bench \
-    bench-agent bench-sampling crash-test attack-test agent-kill-test clean
+    bench-agent bench-sampling crash-test attack-test agent-kill-test test-cgroup2 clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -64,6 +64,9 @@ attack-test: local-parts $(VENV)/.made ## IDS=1000000 made-up deployments and as
 agent-kill-test: ROUNDS ?= 50
 agent-kill-test: local-parts ## the agent killed under load, ROUNDS=50 times; SEED= repeats a run; `make test` has 6
 	ROUNDS='$(ROUNDS)' cargo test --locked --test integration agent_path::kill:: -- --nocapture
+
+test-cgroup2: prerequisites ## control groups of version 2 read in a small guest (qemu, Debian's kernel) beside what its kernel says; target/cgroup2
+	@tests/cgroup2/run.py $(BUILT)/cgroup2
 
 test-page: local-parts $(PAGE)/node_modules/.made ## the page in a browser, on the real engine; as root, install chromium where it is missing
 	@$(PAGE)/browser

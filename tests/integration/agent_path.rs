@@ -3,6 +3,7 @@
 //!
 //! `ROUNDS` of the environment makes the kill test longer (`make agent-kill-test`).
 
+mod full_disk;
 mod kill;
 mod load;
 mod model;

@@ -14,6 +14,7 @@ use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedPr
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde_json::Value;
 
+use super::support::ports::Port;
 use super::support::process::{Role, run, signal};
 use super::support::{wait_for, wait_until};
 
@@ -118,8 +119,10 @@ fn expected() -> Vec<String> {
 #[test]
 fn broker_keeps_its_data_and_port_over_stops_and_kills() {
     let dir = tempfile::tempdir().expect("a temporary folder");
-    let (mut broker, address) = start_broker(dir.path(), "0");
-    let port = address.rsplit(':').next().expect("a port").to_owned();
+    let own = Port::take();
+    let port = own.number.to_string();
+    let (mut broker, address) = start_broker(dir.path(), &port);
+    assert_eq!(address, own.address().to_string());
     make_topic(&address, "kept");
     publish(&address, "kept");
     assert!(broker.stop().success(), "SIGTERM is an orderly end");
@@ -262,6 +265,14 @@ fn pids(ready: &Value) -> Vec<u32> {
     PARTS.iter().filter_map(|part| pid(ready, part)).collect()
 }
 
+/// The ports of an earlier time, which no other test takes while a part is down.
+fn remember(dir: &Path, ports: &[Port; 4]) {
+    let numbers = PARTS.into_iter().zip(ports.iter().map(|port| port.number));
+    let file = serde_json::json!(numbers.collect::<std::collections::BTreeMap<_, _>>());
+    fs::create_dir(dir.join("data")).expect("the folder is new");
+    fs::write(dir.join("data/ports.json"), file.to_string()).expect("it can be written");
+}
+
 fn addresses(ready: &Value) -> [Value; 4] {
     PARTS.map(|part| ready[part].clone())
 }
@@ -269,8 +280,14 @@ fn addresses(ready: &Value) -> [Value; 4] {
 #[test]
 fn up_brings_back_what_dies_and_goes_on_where_it_stopped() {
     let dir = tempfile::tempdir().expect("a temporary folder");
+    let own = PARTS.map(|_| Port::take());
+    remember(dir.path(), &own);
     let mut up = Up::start(dir.path());
     let first = up.ready_whole();
+    for (address, port) in addresses(&first).iter().zip(&own) {
+        let is_own = |address: &str| address.ends_with(&format!(":{}", port.number));
+        assert!(address.as_str().is_some_and(is_own), "{address} {port:?}");
+    }
     for part in ["clickhouse", "dashboard"] {
         assert!(
             first[part]

@@ -9,6 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::agent_proxy::support::{read_body, read_head};
+use crate::support::ports::Port;
 
 /// The header that says how many microseconds the server had the request.
 pub const TOOK: &str = "x-took-us";
@@ -19,6 +20,8 @@ pub const HANG: &str = "hang";
 
 pub struct Model {
     pub address: SocketAddr,
+    /// Its own while it is killed, too.
+    _port: Port,
     running: Option<Running>,
 }
 
@@ -30,9 +33,11 @@ struct Running {
 
 impl Model {
     pub fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = Port::take();
+        let listener = TcpListener::bind(port.address()).expect("a free port");
         Self {
-            address: listener.local_addr().expect("an address"),
+            address: port.address(),
+            _port: port,
             running: Some(Running::start(listener)),
         }
     }

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use modelmeter::agent::gpu::GpuArgs;
+use modelmeter::agent::readings::Readings;
 use modelmeter::agent::resources::{ResourceArgs, ResourceSampler};
 
 use crate::support::wait_for;
@@ -118,6 +119,7 @@ fn a_group_with_half_a_core_and_a_limit_is_read_as_it_is() {
         "{} exec python3 -c '{HOLD_AND_SPIN}'",
         group.joins()
     ));
+    let mut by_process = sampler(None, Some(child.0.id()));
     let mut sampler = sampler(Some(group.folders[2].clone()), None);
     wait_for("it holds its memory", SOON, || {
         let memory = sampler.read().memory_bytes;
@@ -153,6 +155,14 @@ fn a_group_with_half_a_core_and_a_limit_is_read_as_it_is() {
     assert_eq!(readings.memory_limit_bytes, Some(256 << 20));
     let throttling = sampler.throttling().expect("told");
     assert!(throttling.n_throttled >= held_back + 20 && throttling.throttled_us > 0);
+    let limits = |readings: Readings| (readings.cpu_cores_limit, readings.memory_limit_bytes);
+    let bounds = limits(by_process.read());
+    assert_eq!(bounds, (Some(0.5), Some(256 << 20)), "its group's");
+    group.set(0, "cpu.cfs_quota_us", "75000");
+    group.set(2, "memory.limit_in_bytes", &(300_u64 << 20).to_string());
+    for changed in [sampler.read(), by_process.read()] {
+        assert_eq!(limits(changed), (Some(0.75), Some(300 << 20)));
+    }
 
     drop(child);
     drop(group);

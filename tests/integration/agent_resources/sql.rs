@@ -3,6 +3,7 @@
 
 mod gpu_rows;
 mod group_rows;
+mod server_rows;
 mod state_rows;
 
 use std::path::Path;
@@ -83,4 +84,6 @@ fn what_an_agent_reads_is_what_sql_says() {
     group_rows::check(&pipeline);
     gpu_rows::check(&pipeline, gpus);
     state_rows::check(&pipeline, states);
+    // last: the start of a real server takes the machine's time, and the states above are held against the clock
+    server_rows::check(&pipeline);
 }

@@ -11,6 +11,7 @@ pub mod generator;
 pub mod group;
 pub mod message;
 pub mod parts;
+pub mod ports;
 pub mod probe;
 pub mod process;
 pub mod publish;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
 
+use super::ports::Port;
 use super::process::Role;
 use super::sql::Sql;
 
@@ -17,6 +18,9 @@ pub struct Parts {
     pub kafka: String,
     /// `http://HOST:PORT`
     pub clickhouse: String,
+    /// Kept while either is down, too.
+    broker_port: Port,
+    engine_port: Port,
     /// Last, so that it goes after those who write into it.
     dir: tempfile::TempDir,
 }
@@ -69,8 +73,9 @@ impl Parts {
             .prefix("modelmeter-")
             .tempdir()
             .expect("a temporary directory");
-        let mut broker = start_broker(dir.path(), "0");
-        let mut engine = start_engine(dir.path(), "0");
+        let (broker_port, engine_port) = (Port::take(), Port::take());
+        let mut broker = start_broker(dir.path(), &broker_port);
+        let mut engine = start_engine(dir.path(), &engine_port);
         let kafka = broker.address();
         let clickhouse = engine.address();
         Self {
@@ -78,6 +83,8 @@ impl Parts {
             engine,
             kafka,
             clickhouse,
+            broker_port,
+            engine_port,
             dir,
         }
     }
@@ -112,13 +119,13 @@ impl Parts {
         super::wait_until("the broker's port is free", GONE, || {
             std::net::TcpListener::bind(&self.kafka).is_ok()
         });
-        self.broker = start_broker(self.dir.path(), port_of(&self.kafka));
+        self.broker = start_broker(self.dir.path(), &self.broker_port);
         assert_eq!(self.broker.address(), self.kafka, "the same port again");
     }
 
     /// Starts the engine again where it was, after a kill.
     pub fn restart_engine(&mut self) {
-        self.engine = start_engine(self.dir.path(), port_of(&self.clickhouse));
+        self.engine = start_engine(self.dir.path(), &self.engine_port);
         let address = self.engine.address();
         assert_eq!(address, self.clickhouse, "the same port again");
         Sql::new(&self.clickhouse, "default").execute("SELECT 1");
@@ -138,24 +145,22 @@ pub fn replace_dir(from: &Path, to: &Path) {
     assert!(status.success(), "{} is copied", from.display());
 }
 
-fn port_of(address: &str) -> &str {
-    address.rsplit(':').next().expect("a port")
-}
-
-fn start_broker(dir: &Path, port: &str) -> Role {
+fn start_broker(dir: &Path, port: &Port) -> Role {
     let data = dir.join("kafka").display().to_string();
+    let port = port.number.to_string();
     Role::start(
         "kafka",
-        &["kafka", "--dir", &data, "--port", port],
+        &["kafka", "--dir", &data, "--port", &port],
         &dir.join("kafka.log"),
     )
 }
 
-fn start_engine(dir: &Path, port: &str) -> Role {
+fn start_engine(dir: &Path, port: &Port) -> Role {
     let data = dir.join("clickhouse").display().to_string();
+    let port = port.number.to_string();
     Role::start(
         "clickhouse",
-        &["clickhouse", "--dir", &data, "--port", port],
+        &["clickhouse", "--dir", &data, "--port", &port],
         &dir.join("clickhouse.log"),
     )
 }

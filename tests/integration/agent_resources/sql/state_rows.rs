@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
-use modelmeter::local::ports::claim_any;
-
 use super::{Pipeline, number};
+use crate::support::ports::Port;
 use crate::support::process::Role;
 use crate::support::space::CATCH_UP;
 use crate::support::wait_for;
@@ -43,18 +42,16 @@ const TOLERANCE_S: f64 = 1.0;
 pub struct States {
     agent: Role,
     folder: PathBuf,
-}
-
-/// Free just now.
-fn free_port() -> u16 {
-    claim_any().expect("a free port").number
+    /// The server's, also between two of its starts.
+    _port: Port,
 }
 
 pub fn begin(pipeline: &Pipeline) -> States {
     let folder = pipeline.folder().join("states-server");
     fs::create_dir(&folder).expect("a folder");
-    let (path, port) = (folder.display().to_string(), free_port().to_string());
-    let check = format!("tcp://127.0.0.1:{port}");
+    let own = Port::take();
+    let (path, port) = (folder.display().to_string(), own.number.to_string());
+    let check = format!("tcp://{}", own.address());
     let flags = ["--ready-check", &check, "--ready-interval", "100ms"];
     let command = [
         "--gpus",
@@ -75,6 +72,7 @@ pub fn begin(pipeline: &Pipeline) -> States {
     States {
         agent: pipeline.agent(DEPLOYMENT, &flags),
         folder,
+        _port: own,
     }
 }
 
