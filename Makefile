@@ -18,7 +18,7 @@ PROGRAM = $(BUILT)/release/modelmeter
     bench-agent bench-sampling crash-test attack-test agent-kill-test test-cgroup2 clean
 
 help:
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 prerequisites: ## check the machine; as root, install the packages that are missing
 	@deploy/local/prerequisites

@@ -1,8 +1,10 @@
 /* A stand-in for NVIDIA's management library: the functions that the agent calls, with the C interface of nvml.h.
  * What it says is set by the file `state` beside it, one "KEY VALUE" a line, read anew whenever it changes:
  *   init CODE          what opening the library returns
+ *   driver N           which driver is loaded: after a change every call fails until the library is opened again
  *   count N            GPUs
  *   I.util P, I.odd P  percent in samples with an even and an odd number; a sample every 100 ms of the clock
+ *   I.before P         percent in samples from before the library was opened; absent: as after it
  *   I.buffer CODE      what the buffer of samples returns       I.rates CODE   likewise the last second's rate
  *   I.used B, I.total B, I.memory CODE
  *   I.sm P             activity in percent; absent: not supported
@@ -19,14 +21,18 @@
 #include <unistd.h>
 
 enum { GPUS = 16, PARTS = 8, BUFFER = 120, PERIOD_US = 100000 };
-enum { OK = 0, INVALID = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, GPU_LOST = 15 };
+enum { OK = 0, UNINITIALIZED = 1, INVALID = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, GPU_LOST = 15 };
 
 typedef struct {
-    long util, odd, buffer, rates, used, total, memory, sm, lost, hang, mig;
+    long util, odd, before, buffer, rates, used, total, memory, sm, lost, hang, mig;
 } Gpu;
-typedef struct { long init, count; Gpu gpus[GPUS]; } State;
+typedef struct { long init, driver, count; Gpu gpus[GPUS]; } State;
 typedef struct { int gpu, part; } Device;
 typedef struct { unsigned long long t; union { unsigned u; unsigned long long ull; double d; } v; } Sample;
+
+/* When the library was opened, and of which driver. */
+static unsigned long long opened_us;
+static long opened_driver;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static Device devices[GPUS][PARTS + 1];
@@ -35,11 +41,12 @@ static void set(State *s, const char *key, long value) {
     char name[32];
     int at;
     if (!strcmp(key, "init")) s->init = value;
+    else if (!strcmp(key, "driver")) s->driver = value;
     else if (!strcmp(key, "count")) s->count = value;
     else if (sscanf(key, "%d.%31s", &at, name) == 2 && at >= 0 && at < GPUS) {
         Gpu *g = &s->gpus[at];
 #define FIELD(f) if (!strcmp(name, #f)) g->f = value;
-        FIELD(util) FIELD(odd) FIELD(buffer) FIELD(rates) FIELD(used) FIELD(total)
+        FIELD(util) FIELD(odd) FIELD(before) FIELD(buffer) FIELD(rates) FIELD(used) FIELD(total)
         FIELD(memory) FIELD(sm) FIELD(lost) FIELD(hang) FIELD(mig)
     }
 }
@@ -62,7 +69,7 @@ static State now(void) {
         long value;
         FILE *f = fopen(path, "r");
         memset(&state, 0, sizeof state);
-        for (int i = 0; i < GPUS; i++) { state.gpus[i].sm = -1; state.gpus[i].odd = -1; }
+        for (int i = 0; i < GPUS; i++) { state.gpus[i].sm = -1; state.gpus[i].odd = -1; state.gpus[i].before = -1; }
         while (f && fscanf(f, "%63s %ld", key, &value) == 2) set(&state, key, value);
         if (f) fclose(f);
         seen = file.st_mtim;
@@ -76,6 +83,7 @@ static State now(void) {
 static int gpu(Device *d, Gpu *out) {
     if (!d) return INVALID;
     while (*out = now().gpus[d->gpu], out->hang) usleep(10000);
+    if (now().driver != opened_driver) return UNINITIALIZED;
     return out->lost ? GPU_LOST : OK;
 }
 #define GPU(d) Gpu g; int refused = gpu(d, &g); if (refused) return refused
@@ -86,12 +94,23 @@ static unsigned long long clock_us(void) {
     return t.tv_sec * 1000000ULL + t.tv_nsec / 1000;
 }
 
-int nvmlInit_v2(void) { return (int)now().init; }
-int nvmlInitWithFlags(unsigned flags) { (void)flags; return (int)now().init; }
+static int open_library(void) {
+    State s = now();
+    opened_us = clock_us();
+    opened_driver = s.driver;
+    return (int)s.init;
+}
+
+int nvmlInit_v2(void) { return open_library(); }
+int nvmlInitWithFlags(unsigned flags) { (void)flags; return open_library(); }
 int nvmlShutdown(void) { return OK; }
 const char *nvmlErrorString(int code) { (void)code; return "an error"; }
 int nvmlSystemGetDriverVersion(char *out, unsigned n) { snprintf(out, n, "580.82.07"); return OK; }
-int nvmlDeviceGetCount_v2(unsigned *n) { *n = (unsigned)now().count; return OK; }
+int nvmlDeviceGetCount_v2(unsigned *n) {
+    State s = now();
+    *n = (unsigned)s.count;
+    return s.driver == opened_driver ? OK : UNINITIALIZED;
+}
 
 int nvmlDeviceGetHandleByIndex_v2(unsigned i, Device **out) {
     if (i >= GPUS || i >= now().count) return INVALID;
@@ -138,7 +157,9 @@ int nvmlDeviceGetSamples(Device *d, int type, unsigned long long last, int *kind
         if (out) {
             out[found].t = number * PERIOD_US;
             out[found].v.ull = 0;
-            out[found].v.u = (unsigned)(number % 2 && g.odd >= 0 ? g.odd : g.util);
+            long percent = number % 2 && g.odd >= 0 ? g.odd : g.util;
+            if (g.before >= 0 && number * PERIOD_US < opened_us) percent = g.before;
+            out[found].v.u = (unsigned)percent;
         }
     *kind = 1;
     *n = found;

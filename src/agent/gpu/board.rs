@@ -212,3 +212,38 @@ impl Board {
         board
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STALE: Duration = Duration::from_secs(10);
+
+    fn look(utilization: f64, weight: f64, used: f64) -> Look {
+        let mut look = Look::default();
+        look.utilization.add(utilization, weight);
+        look.memory_used.add(used, 1.0);
+        look
+    }
+
+    #[test]
+    fn a_sample_has_the_mean_of_all_looks_since_the_one_before() {
+        let board = Board::default();
+        board.set_gpus(&[("GPU-0".to_owned(), "a".to_owned())]);
+        let now = Instant::now();
+        let take = |at| board.take(at, STALE)[0].reading;
+        board.add(0, &look(0.25, 3.0, 100.0), now);
+        board.add(0, &look(0.75, 1.0, 300.0), now);
+        let both = take(now);
+        assert_eq!(both.utilization, Some(0.375));
+        assert_eq!(both.memory_used_bytes, Some(200));
+        assert_eq!(take(now), both, "given again before the next look");
+        board.add(0, &look(1.0, 1.0, 5.0), now);
+        assert_eq!(
+            take(now).utilization,
+            Some(1.0),
+            "the earlier looks are gone"
+        );
+        assert_eq!(take(now + STALE * 2), NO_READING);
+    }
+}

@@ -57,6 +57,14 @@ fn utilisation_is_the_mean_of_all_samples_and_memory_is_bytes() {
 }
 
 #[test]
+fn what_was_sampled_before_the_agent_is_not_the_replicas() {
+    let stand_in = StandIn::new("count 1\n0.util 20\n0.before 100\n0.total 10\n");
+    let mut gpus = Gpus::start_with(&stand_in.args(), PATIENCE);
+    let readings = until(&mut gpus, "it is read", all_read);
+    assert_eq!(readings[0].reading.utilization, Some(0.2));
+}
+
+#[test]
 fn only_the_gpus_of_the_replica_are_read() {
     let stand_in = StandIn::new(TWO);
     let args = GpuArgs {
@@ -109,6 +117,18 @@ fn a_lost_gpu_is_none_leaves_the_other_alone_and_comes_back() {
     until(&mut gpus, "the first is read", |gpus| all_read(&gpus[..1]));
     stand_in.set(TWO);
     until(&mut gpus, "both are read again", all_read);
+    assert_eq!(gpus.n_hangs(), 0);
+}
+
+#[test]
+fn a_driver_that_is_loaded_anew_is_opened_anew() {
+    let stand_in = StandIn::new(TWO);
+    let mut gpus = Gpus::start_with(&stand_in.args(), PATIENCE);
+    until(&mut gpus, "both are read", all_read);
+    stand_in.set(&format!("{TWO}driver 2\n0.used 7\n"));
+    until(&mut gpus, "the new driver is read", |gpus| {
+        gpus[0].reading.memory_used_bytes == Some(7)
+    });
     assert_eq!(gpus.n_hangs(), 0);
 }
 
