@@ -3,8 +3,9 @@
 //! # The path of one request
 //!
 //! The [`agent`] passes the request on to its model server and measures it; or the server posts what it measured itself, or
-//! has a producer of its own. The request goes into a batch, in Avro, which is published to Kafka, keyed by deployment. [`bus::fetch`] hands the message to a worker of the [`processor`]; [`bus::avro`] finds the plan that was
-//! compiled from the writer's schema and turns the bytes into a [`core::event::RequestEvent`]. [`core::partition`] checks
+//! has a producer of its own. The request goes into a batch, in Avro, which is published to Kafka, keyed by deployment.
+//! [`bus::fetch`] hands the message to a worker of the [`processor`]; [`bus::avro`] finds the plan that was compiled from
+//! the writer's schema and turns the bytes into a [`core::event::RequestEvent`]. [`core::partition`] checks
 //! its time against the broker's and folds it into the 10 s window of its deployment and the 1 m window of its replica
 //! ([`core::request_fold`], [`core::request_window`]); its durations become keys of a [`core::sketch`].
 //!
@@ -13,8 +14,8 @@
 //! with a ledger row that says which offsets these are. [`processor::writer`] sends one block a table behind a guard
 //! ([`store::insert`]) and believes only the ledger that it then reads ([`store::ledger`], [`core::ledger`]).
 //!
-//! A chart asks a view (`schemas/clickhouse/`), which merges the deltas and sketches of the coarsest tier that fits; the
-//! [`dashboard`] draws what the views say.
+//! A chart asks what a view (`schemas/clickhouse/`) computes, which merges the deltas and sketches of the coarsest tier that
+//! fits; the [`dashboard`] draws what is answered.
 //!
 //! After a crash or a rebalance [`core::recovery`] decides from the ledgers where each table goes on.
 //! [`store::audit`] checks that nothing was lost or doubled. [`local`] brings the real broker and the real engine to one

@@ -289,7 +289,8 @@ impl Partition {
         self.state_bytes() + n_rows * ROW_BYTES
     }
 
-    /// What of [`Self::flush_bytes`] the finest tier is: a fine flush gives most of it back.
+    /// What of [`Self::flush_bytes`] the finest tier is. A fine flush gives most of it back where several of its windows
+    /// share a minute, and a quarter at least.
     pub fn fine_flush_bytes(&self) -> usize {
         let (n_windows, state_bytes) = match &self.fold {
             Fold::Requests(fold) => (fold.n_fine_rows(), fold.fine_state_bytes()),

@@ -48,7 +48,7 @@ pub fn steps(range: &Range, step: u32) -> Vec<u32> {
 /// Of the steps with requests; the lower one where two lie in the middle.
 fn median(step: u32, requests: &BTreeMap<u32, f64>) -> f64 {
     let mut sums = BTreeMap::<u32, f64>::new();
-    for (at, n) in requests.iter().filter(|(_, n)| **n > 0.0) {
+    for (at, n) in requests {
         *sums.entry(at / step).or_default() += n;
     }
     let mut sums: Vec<f64> = sums.into_values().collect();

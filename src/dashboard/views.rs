@@ -1,4 +1,4 @@
-//! The statements that a panel is read with, and which columns each chart shows. The texts are constants: what a caller
+//! The statements that a panel is read with. The texts are constants: what a caller
 //! asks for is bound by ClickHouse as a parameter of its type.
 //!
 //! They compute what the public views compute, under the same names; a test holds every series against its view. Planning
@@ -167,8 +167,8 @@ HAVING sum(n) > 0"
 
 /// Views `replicas`, `cpu` and `gpu`, and the last state of the replicas in each step. A step whose samples cover no part
 /// of it has a state and no numbers. A replica that had been silent for three intervals of 5 s when the last sample came
-/// was gone by then and says nothing. What is alike for many
-/// readings is said once, over arrays: a statement of twice as many words takes twice as long to plan.
+/// was gone by then and says nothing. What is alike for many readings is said once, over arrays: a statement of twice as many words
+/// takes twice as long to plan.
 pub const SAMPLES: Statement = Statement {
     columns: &[
         "active",

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
+use super::memory;
 use super::protocol::{Assignment, EncodedFlush, Report, WorkerFlush, WorkerSetup};
 use super::status::Status;
 use crate::bus::avro::{DecodeError, SchemaRegistry, decode_batch, decode_sample};
@@ -246,19 +247,13 @@ impl Intake {
         self.dead_letter_bytes = 0;
     }
 
-    /// The flush that gives memory back. Where most of it is the finest tier's, that tier goes alone: coarser windows that
-    /// stay open take more of the log in, and become fewer rows.
     fn memory_wants_flush(&self) -> Option<FlushKind> {
         let (mut bytes, mut fine_bytes) = (0, 0);
         for owned in &self.owned {
             bytes += owned.partition.flush_bytes();
             fine_bytes += owned.partition.fine_flush_bytes();
         }
-        (bytes >= self.window_memory).then_some(if fine_bytes > bytes / 2 {
-            FlushKind::Fine
-        } else {
-            FlushKind::Full
-        })
+        memory::wanted_flush(bytes, fine_bytes, self.window_memory)
     }
 
     /// Keeps a refused message for the dead letters, or only counts it when there are too many.

@@ -52,10 +52,10 @@ def packages():
     has_static_busybox = Path("/bin/busybox").exists() and "dynamically" not in linkage("/bin/busybox")
     if not has_static_busybox and "busybox-static" not in missing:
         missing.append("busybox-static")
-    if not shutil.which("apt-get"):
-        stop(f"missing, by Debian's names: {' '.join([*missing, KERNEL])}; this test gets the kernel by apt-get alone")
     if not missing:
         return
+    if not shutil.which("apt-get"):
+        stop(f"missing, by Debian's names: {' '.join(missing)}")
     line = ["apt-get", "install", "-y", "--no-install-recommends"]
     if os.geteuid():
         stop(f"missing packages; as root, run:  apt-get update && {' '.join(line + missing)}")
@@ -74,6 +74,8 @@ def kernel(folder):
     """The kernel and its module for a RAM disk, out of the package, which is not installed."""
     unpacked = folder / "kernel"
     if not any(unpacked.glob("boot/vmlinuz-*")):
+        if not shutil.which("apt-get"):
+            stop(f"missing: Debian's package {KERNEL}, which this test fetches by apt-get alone")
         depends = subprocess.run(["apt-cache", "depends", KERNEL], capture_output=True, text=True).stdout
         found = re.search(r"Depends: (linux-image-\S+)", depends)
         if not found:

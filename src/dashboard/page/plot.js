@@ -44,8 +44,8 @@ export class Plot {
       grades: new Map(this.chart.series.filter(({ q }) => q).map((one) => [one.key, grades(one, columns.get(one.key), series.requests)])),
       failed: series.rps_5xx?.map((value, i) => value > 0 && settled[i]) ?? [],
       isBlank: values.length === 0 };
-    // the middle of what is seen of a step: that of an open one may lie beyond the axis, where nothing can be pointed at
-    // likewise of a first one that began before the axis
+    // the middle of what is seen of a step: that of an open one, or of a first one that began before the axis, may lie beyond
+    // it, where nothing can be pointed at
     const middle = (at) => (Math.max(at, start) + Math.max(at, Math.min(at + step, this.drawn.stop))) / 2;
     const scaled = (values) => values.map((value) => (value === null ? null : value / unit.per));
     const data = [t.map(middle), ...this.layers.map(({ of }) => scaled(columns.get(of.key)))];

@@ -23,7 +23,7 @@ const POSTED: u64 = 8_000;
 /// The small disk: room for what comes before it is filled, and for what comes after.
 const DISK: &str = "size=32m";
 
-/// A file system of a few megabytes in memory; gone with the test.
+/// A small file system in memory; gone with the test.
 struct Disk {
     folder: PathBuf,
 }

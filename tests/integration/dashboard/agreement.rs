@@ -48,7 +48,8 @@ const WITH_HIGHEST: [&str; 4] = [
 #[test]
 fn every_series_of_every_tier_is_the_views() {
     let dashboard = Dashboard::start();
-    let present = now() / 10 * 10;
+    // the ends of the first range are no whole latency steps
+    let present = now() / 30 * 30 - 10;
     for (tier, width, n, ingested) in [
         ("10s", 10, 100, "toDate(w)"),
         ("1m", 60, 1450, "toDate(w)"),
@@ -145,7 +146,9 @@ fn agree(panel: &Value, chart: &str, rows: &Rows) {
         .map(|row| (row["at"].as_u64().expect("a time"), row))
         .collect();
     let number = |of: &Value| of.as_u64().expect("a number");
-    assert!(truth.len() >= 24, "{chart}: {} steps", truth.len());
+    let is_of_times = ["end_to_end", "inference"].contains(&chart);
+    let least = if is_of_times { 24 } else { 50 };
+    assert!(truth.len() >= least, "{chart}: {} steps", truth.len());
     for (name, values) in series {
         let mut n_numbers = 0;
         for (t, value) in answer["t"]
