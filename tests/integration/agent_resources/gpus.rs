@@ -58,10 +58,10 @@ fn utilisation_is_the_mean_of_all_samples_and_memory_is_bytes() {
 
 #[test]
 fn what_was_sampled_before_the_agent_is_not_the_replicas() {
-    let stand_in = StandIn::new("count 1\n0.util 20\n0.before 100\n0.total 10\n");
+    let stand_in = StandIn::new("count 1\n0.util 25\n0.before 100\n0.total 10\n");
     let mut gpus = Gpus::start_with(&stand_in.args(), PATIENCE);
     let readings = until(&mut gpus, "it is read", all_read);
-    assert_eq!(readings[0].reading.utilization, Some(0.2));
+    assert_eq!(readings[0].reading.utilization, Some(0.25));
 }
 
 #[test]
