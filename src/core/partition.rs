@@ -290,7 +290,7 @@ impl Partition {
     }
 
     /// What of [`Self::flush_bytes`] the finest tier is. A fine flush gives most of it back where several of its windows
-    /// share a minute, and a quarter at least.
+    /// share a minute; where none do it gives back a row of each, and its windows go on as those of a minute.
     pub fn fine_flush_bytes(&self) -> usize {
         let (n_windows, state_bytes) = match &self.fold {
             Fold::Requests(fold) => (fold.n_fine_rows(), fold.fine_state_bytes()),
