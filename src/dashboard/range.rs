@@ -115,9 +115,10 @@ impl Range {
     /// When it is empty, or too long for one answer.
     pub fn of(asked: Asked, now: u32) -> Result<Self, ApiError> {
         let (start, stop, step, preset) = match asked {
+            // the step that begins in this second has begun
             Asked::Last(preset) => (
                 now.saturating_sub(preset.seconds),
-                now,
+                now.saturating_add(1),
                 preset.step,
                 Some(preset),
             ),
@@ -222,17 +223,19 @@ mod tests {
 
     #[test]
     fn presets_end_now_and_stay_under_the_bounds() {
-        for preset in PRESETS {
-            let range = Range::of(Asked::Last(preset), NOW).expect("good");
+        const ON_EVERY_STEP: u32 = 1_699_999_200;
+        for (preset, now) in PRESETS
+            .into_iter()
+            .flat_map(|preset| [(preset, NOW), (preset, ON_EVERY_STEP)])
+        {
+            let range = Range::of(Asked::Last(preset), now).expect("good");
             let points = range.steps().count() as u32;
             assert!(points <= MAX_POINTS + 1, "{range:?}");
             let n_windows = (range.stop - range.start) / tier_of(preset.step);
             assert!(n_windows <= MAX_WINDOWS, "{range:?}");
-            assert!(
-                (NOW - range.steps().last().expect("some")) < range.step,
-                "{range:?}"
-            );
-            assert!(range.start <= NOW - preset.seconds && range.start.is_multiple_of(range.step));
+            let last = range.steps().last().expect("some");
+            assert!(last <= now && now - last < range.step, "{range:?}");
+            assert!(range.start <= now - preset.seconds && range.start.is_multiple_of(range.step));
         }
     }
 
