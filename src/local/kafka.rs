@@ -187,6 +187,7 @@ impl Host {
             "-XX:+ExitOnOutOfMemoryError",
             "-Djava.awt.headless=true",
             &storage::log_option(&self.storage.log_properties()),
+            &self.storage.temporary_option(),
         ]
         .map(Into::into);
         let mut command = self.java.command(options, &self.class_path, "kafka.Kafka");

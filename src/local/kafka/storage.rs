@@ -5,6 +5,7 @@
 //! DIR/data/               the broker's log, formatted by Kafka's own tool
 //! DIR/server.properties   written anew at every start
 //! DIR/log4j2.properties   likewise
+//! DIR/tmp/                native libraries that the broker unpacks for itself; emptied at every start
 //! DIR/lock                held while a broker of this folder runs
 //! ```
 
@@ -72,11 +73,25 @@ impl Storage {
         self.dir.join("log4j2.properties")
     }
 
-    /// Writes the configuration for these ports.
+    fn temporary(&self) -> PathBuf {
+        self.dir.join("tmp")
+    }
+
+    /// The JVM's option that keeps what the broker unpacks out of the shared temporary folder, where a killed one leaves it.
+    pub fn temporary_option(&self) -> String {
+        format!("-Djava.io.tmpdir={}", self.temporary().display())
+    }
+
+    /// Writes the configuration for these ports, and empties the temporary folder.
     ///
     /// # Errors
     /// When a file cannot be written.
     pub fn write_configuration(&self, ports: Ports) -> Result<(), StorageError> {
+        let temporary = self.temporary();
+        if temporary.exists() {
+            fs::remove_dir_all(&temporary).map_err(|source| io_error(&temporary, source))?;
+        }
+        fs::create_dir(&temporary).map_err(|source| io_error(&temporary, source))?;
         write(&self.log_properties(), LOG_PROPERTIES)?;
         write(
             &self.server_properties(),
