@@ -58,8 +58,13 @@ fn main() -> ExitCode {
 }
 
 fn run(role: Role) -> anyhow::Result<ExitCode> {
+    let n_workers = match role {
+        // it shares a machine with the model, and two idle workers wake each other
+        Role::Agent(_) => 1,
+        _ => 2,
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+        .worker_threads(n_workers)
         .enable_all()
         .build()?;
     let code = runtime.block_on(async {

@@ -1,6 +1,7 @@
 //! Where requests meet the metrics: a bounded queue that never makes anyone wait, and what is in flight.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::Thread;
 use std::time::Instant;
 
 use crossbeam_queue::ArrayQueue;
@@ -14,6 +15,8 @@ pub const EVENT_QUEUE: usize = 8192;
 /// Finished and unfinished requests of one replica.
 pub struct Meter {
     queue: ArrayQueue<RequestEvent>,
+    /// The publisher's thread, once it runs. It parks when it is idle; unparking it otherwise is one atomic instruction.
+    publisher: OnceLock<Thread>,
     losses: Losses,
     /// Held for some instructions at a time, by the proxy's one thread and, at each sample, by the sampler.
     in_flight: Mutex<InFlight>,
@@ -52,6 +55,7 @@ impl Meter {
     pub fn new(now: Instant) -> Self {
         Self {
             queue: ArrayQueue::new(EVENT_QUEUE),
+            publisher: OnceLock::new(),
             losses: Losses::default(),
             in_flight: Mutex::new(InFlight {
                 started: Vec::new(),
@@ -94,6 +98,20 @@ impl Meter {
     pub fn record(&self, event: RequestEvent) {
         if self.queue.force_push(event).is_some() {
             self.losses.add(Loss::QueueFull, 1);
+        }
+        self.wake();
+    }
+
+    /// From now on, events wake this thread if it is parked.
+    pub fn wake_for_events(&self, publisher: Thread) {
+        // one publisher a meter: a second one finds the place taken and looks by the clock
+        let _ = self.publisher.set(publisher);
+    }
+
+    /// Wakes the publisher if it is parked.
+    pub fn wake(&self) {
+        if let Some(publisher) = self.publisher.get() {
+            publisher.unpark();
         }
     }
 

@@ -52,7 +52,7 @@ use self::orphans::Orphans;
 use self::out::batcher::Batcher;
 use self::out::kafka::Client;
 use self::out::outbox::{Backlog, Outbox};
-use self::out::publisher::{Ending, POSTED_QUEUE, Publisher};
+use self::out::publisher::{Ending, POSTED_QUEUE, Publisher, wake_for_changes};
 use self::out::sampler::{ReadResources, Sampler, SamplerParts};
 use self::out::spool::Spool;
 use self::proxy::{Proxy, Upstream};
@@ -102,6 +102,13 @@ pub async fn run(args: AgentArgs, shutdown: CancellationToken) -> anyhow::Result
     let mut resources = ResourceSampler::new(&args.resources, child.clone());
     let condition = condition(&args, child, &shutdown).await?;
     let proxy = start_proxy(&args, &meter, &condition, &shutdown)?;
+    let ending = Ending {
+        stopping: shutdown.clone(),
+        finished: CancellationToken::new(),
+        over: CancellationToken::new(),
+    };
+    let changes = wake_for_changes(meter.clone(), condition.clone(), ending.clone());
+    tokio::spawn(changes);
     let surroundings = Surroundings {
         meter,
         status,
@@ -109,11 +116,6 @@ pub async fn run(args: AgentArgs, shutdown: CancellationToken) -> anyhow::Result
         resources: Box::new(move || resources.read()),
         sees_requests: proxy.is_some(),
         posted: from_server,
-    };
-    let ending = Ending {
-        stopping: shutdown.clone(),
-        finished: CancellationToken::new(),
-        over: CancellationToken::new(),
     };
     let publisher = publisher(&args, &config, surroundings)?.start(ending.clone())?;
     let drain = async {
@@ -339,7 +341,6 @@ fn publisher(
         client,
         status,
         deadline: args.shutdown_deadline,
-        takes_posts: args.events_listen.is_some(),
     })
 }
 

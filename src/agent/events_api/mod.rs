@@ -177,7 +177,10 @@ fn take(body: &[u8], intake: &Intake) -> Response<Full<Bytes>> {
     }
     let n = events.len();
     match intake.posted.try_send(events) {
-        Ok(()) => say(StatusCode::ACCEPTED, &format!("{n} events")),
+        Ok(()) => {
+            intake.meter.wake();
+            say(StatusCode::ACCEPTED, &format!("{n} events"))
+        }
         // nothing of it was taken, so the server may send it again
         Err(TrySendError::Full(_)) => {
             let mut response = say(StatusCode::SERVICE_UNAVAILABLE, "busy: send it again");

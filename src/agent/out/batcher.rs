@@ -62,6 +62,10 @@ impl Batcher {
         }
     }
 
+    pub const fn is_empty(&self) -> bool {
+        self.events.is_empty()
+    }
+
     /// The open batch, if it is old enough.
     #[must_use]
     pub fn close_if_due(&mut self, now: Instant, identity: &Identity) -> Option<Batch> {

@@ -3,7 +3,6 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
@@ -138,7 +137,7 @@ impl Client {
         })
     }
 
-    /// Takes a message; what is given here is answered here, or by [`Self::poll`] later. None when it was taken.
+    /// Takes a message; what is given here is answered here, or by [`Self::answers`] later. None when it was taken.
     pub fn send(&self, id: u64, name: Name, key: &str, message: &[u8]) -> Option<Answer> {
         let id = usize::try_from(id).expect("ids fit into 64 bits");
         let record = BaseRecord::with_opaque_to(topic_of(&self.topics, name.stream), id)
@@ -155,10 +154,8 @@ impl Client {
         }
     }
 
-    /// Waits this long, while the client works on threads of its own, and tells what it has learned. The wait is not the
-    /// client's: rdkafka 0.39 spins through the last millisecond of one.
-    pub fn poll(&self, pause: Duration) -> Vec<(u64, Answer)> {
-        thread::sleep(pause);
+    /// What the client has learned since it was last asked, on threads of its own.
+    pub fn answers(&self) -> Vec<(u64, Answer)> {
         let mut all = Vec::new();
         loop {
             // one event, which answers a batch of messages

@@ -72,7 +72,13 @@ impl Sampler {
 
     /// Its time has come, or the state has changed.
     pub fn is_due(&self, is_stopping: bool, now: Instant) -> bool {
-        self.has_changed(is_stopping) || now.saturating_duration_since(self.last) >= self.interval
+        self.has_changed(is_stopping) || self.due_in(now).is_zero()
+    }
+
+    /// Until its time comes.
+    pub fn due_in(&self, now: Instant) -> Duration {
+        let elapsed = now.saturating_duration_since(self.last);
+        self.interval.saturating_sub(elapsed)
     }
 
     pub fn has_changed(&self, is_stopping: bool) -> bool {
