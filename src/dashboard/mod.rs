@@ -1,11 +1,12 @@
 //! The page and its JSON API: what the views say of one deployment, drawn. It computes no metric of its own, writes
 //! nothing, and builds no query text from a parameter.
 //!
-//! A request's way: [`http`] takes it where [`host`] knows the name it calls, [`query_string`] and [`range`] turn its parameters into typed values, [`panel`]
-//! and [`deployments`] ask ClickHouse with the statements of [`views`] (the public views' numbers, read a stream at a time) for
-//! the [`charts`], [`latency`] chooses how long the steps of the time charts are, [`coverage`] tells no data from zero, and
-//! [`strip`] sums up the last minutes.
+//! A request's way: [`http`] takes it where [`host`] knows the name it calls, [`query_string`] and [`range`] turn its
+//! parameters into typed values, [`asking`] and [`deployments`] ask ClickHouse with the statements of [`views`] (the public
+//! views' numbers, read a stream at a time), and [`panel`] makes the [`charts`] of what came: [`latency`] chooses how long
+//! the steps of the time charts are, [`coverage`] tells no data from zero, and [`strip`] sums up the last minutes.
 
+mod asking;
 mod charts;
 mod coverage;
 mod deployments;

@@ -3,8 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
+use super::asking::{Asking, Heard, Numbers, Requests, number};
 use super::charts::{CHARTS, Chart, Source};
 use super::coverage::{Coverage, Known, LastState};
 use super::error::{ApiError, Told};
@@ -54,65 +55,10 @@ enum ChartAnswer {
     },
 }
 
-/// A step of requests, or with `at` 0 a total.
-#[derive(Debug, clickhouse::Row, Deserialize)]
-struct Asked {
-    period: u8,
-    at: u32,
-    numbers: Vec<Option<f64>>,
-    last_us: u64,
-}
-
-/// A step of samples; without numbers where they cover no part of it.
-#[derive(Debug, clickhouse::Row, Deserialize)]
-struct Sampled {
-    at: u32,
-    numbers: Vec<Option<f64>>,
-    last_us: u64,
-    is_running: bool,
-}
-
-#[derive(Debug, clickhouse::Row, Deserialize)]
-struct Before {
-    last_us: u64,
-    is_running: bool,
-}
-
-#[derive(Debug, Default, clickhouse::Row, Deserialize)]
-struct Heard {
-    first_seen: u32,
-    last_seen: u32,
-}
-
-/// A latency step, or with `at` 0 a total.
-#[derive(Debug, clickhouse::Row, Deserialize)]
-struct Timed {
-    period: u8,
-    at: u32,
-    numbers: Vec<Option<f64>>,
-}
-
-type Numbers = BTreeMap<u32, Vec<Option<f64>>>;
-
 /// What was read.
 struct Answers {
     requests: Result<Requests, ApiError>,
     samples: Numbers,
-}
-
-/// Times are asked for once volume has said how long their steps are; they may fail alone.
-struct Requests {
-    volume: Periods,
-    last_us: Option<u64>,
-    latency_step: u32,
-    times: Result<Periods, ApiError>,
-}
-
-/// Steps and totals of a statement.
-#[derive(Default)]
-struct Periods {
-    steps: Numbers,
-    totals: BTreeMap<u8, Vec<Option<f64>>>,
 }
 
 /// Asks for requests and samples at once.
@@ -223,27 +169,6 @@ fn asked(rows: Result<&Numbers, &ApiError>) -> BTreeSet<u32> {
     rows.into_iter().flat_map(BTreeMap::keys).copied().collect()
 }
 
-/// A number of a statement's row, by the name of its column.
-fn number(source: Source, numbers: &[Option<f64>], column: &str) -> Option<f64> {
-    let columns = source.statement().columns;
-    let at = columns.iter().position(|known| *known == column)?;
-    numbers.get(at).copied().flatten()
-}
-
-impl Periods {
-    fn of(rows: impl Iterator<Item = (u8, u32, Vec<Option<f64>>)>) -> Self {
-        let mut periods = Self::default();
-        for (period, at, numbers) in rows {
-            if at == 0 {
-                periods.totals.insert(period, numbers);
-            } else {
-                periods.steps.insert(at, numbers);
-            }
-        }
-        periods
-    }
-}
-
 impl Requests {
     fn total(&self, period: u8) -> Option<Total> {
         let counted = self.volume.totals.get(&period)?;
@@ -316,93 +241,5 @@ impl Answers {
             series,
             coverage,
         }
-    }
-}
-
-struct Asking<'a> {
-    store: &'a Store,
-    deployment: &'a str,
-    range: &'a Range,
-}
-
-impl Asking<'_> {
-    fn query(&self, sql: &str) -> clickhouse::query::Query {
-        self.store
-            .query(sql)
-            .param("deployment", self.deployment)
-            .param("start", self.range.start)
-            .param("stop", self.range.stop)
-            .param("step", self.range.step)
-    }
-
-    /// Times fail by themselves: what was counted is shown.
-    async fn requests(&self) -> Result<Requests, ApiError> {
-        let rows = self.volume().await?;
-        let last_us = rows.iter().map(|row| row.last_us).max();
-        let volume = Periods::of(rows.into_iter().map(|r| (r.period, r.at, r.numbers)));
-        let counts = volume
-            .steps
-            .iter()
-            .filter_map(|(at, numbers)| Some((*at, number(Source::Volume, numbers, "requests")?)));
-        let latency_step = latency::step(self.range, &counts.collect());
-        Ok(Requests {
-            times: self.times(latency_step).await,
-            volume,
-            last_us,
-            latency_step,
-        })
-    }
-
-    async fn volume(&self) -> Result<Vec<Asked>, ApiError> {
-        let sql = views::VOLUME.sql(self.range.tier());
-        let (start, stop) = self.range.recent();
-        let query = self.query(sql).param("recent_start", start);
-        self.store.rows(query.param("recent_stop", stop)).await
-    }
-
-    async fn times(&self, latency_step: u32) -> Result<Periods, ApiError> {
-        let (start, stop) = latency::aligned(self.range, latency_step);
-        let (recent_start, recent_stop) = self.range.recent();
-        let query = self
-            .store
-            .query(views::TIMES.sql(self.range.tier()))
-            .param("deployment", self.deployment)
-            .param("start", start)
-            .param("stop", stop)
-            .param("latency_step", latency_step)
-            .param("range_start", self.range.start)
-            .param("range_stop", self.range.stop)
-            .param("recent_start", recent_start)
-            .param("recent_stop", recent_stop);
-        let rows: Vec<Timed> = self.store.rows(query).await?;
-        Ok(Periods::of(
-            rows.into_iter().map(|r| (r.period, r.at, r.numbers)),
-        ))
-    }
-
-    /// In the order of their steps.
-    async fn samples(&self) -> Result<Vec<Sampled>, ApiError> {
-        let sql = views::SAMPLES.sql(self.range.tier());
-        let mut steps: Vec<Sampled> = self.store.rows(self.query(sql)).await?;
-        steps.sort_unstable_by_key(|step| step.at);
-        Ok(steps)
-    }
-
-    async fn before(&self) -> Result<Option<LastState>, ApiError> {
-        let rows: Vec<Before> = self.store.rows(self.query(views::BEFORE)).await?;
-        let state = |row: &Before| LastState {
-            at_us: row.last_us,
-            is_running: row.is_running,
-        };
-        Ok(rows.first().map(state))
-    }
-
-    async fn heard(&self) -> Result<Heard, ApiError> {
-        let query = self
-            .store
-            .query(views::HEARD)
-            .param("deployment", self.deployment);
-        let rows: Vec<Heard> = self.store.rows(query).await?;
-        Ok(rows.into_iter().next().unwrap_or_default())
     }
 }

@@ -275,15 +275,18 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(60);
 
+    /// Wakes that are told of and not looked at yet.
+    const WAKES: usize = 1;
+
     #[tokio::test]
     async fn an_idle_publisher_is_woken_by_whatever_concerns_it() {
         let meter = Arc::new(Meter::new(Instant::now()));
-        let (woken, mut wakes) = mpsc::unbounded_channel();
+        let (woken, mut wakes) = mpsc::channel(WAKES);
         let sleeper = thread::spawn({
             let meter = meter.clone();
             move || {
                 meter.wake_for_events(thread::current());
-                while woken.send(()).is_ok() {
+                while woken.blocking_send(()).is_ok() {
                     thread::park();
                 }
             }
