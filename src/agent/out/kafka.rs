@@ -16,8 +16,8 @@ use crate::bus::avro::limits::MAX_MESSAGE_BYTES;
 use crate::bus::member::topic_of;
 use crate::config::{KafkaArgs, TopicArgs};
 
-/// The client's own queue, in KiB: twice what the outbox gives it at a time. When it is full the outbox keeps the rest.
-pub const CLIENT_QUEUE_KIB: u64 = 16 << 10;
+/// The client's own queue, in KiB: more than the outbox gives it at a time. When it is full the outbox keeps the rest.
+pub const CLIENT_QUEUE_KIB: u64 = 4 << 10;
 
 /// Messages in that queue. The smallest are some 100 bytes, and 1,000 a second are far past one replica's.
 pub const CLIENT_QUEUE_MESSAGES: u64 = 10_000;

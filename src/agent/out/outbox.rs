@@ -2,22 +2,28 @@
 //! Nothing goes uncounted. Knows no clock and no Kafka; its disk is the [`Spool`].
 //!
 //! A message is *waiting* or *sent*: given to the Kafka client, which may still deliver it. Only waiting ones are ever
-//! given up, so that none is both lost and delivered.
+//! given up, so that none is both lost and delivered. Each stream's messages are sent in lots, the next when the client has
+//! none of the last.
 
 use std::collections::BTreeMap;
 
 use super::message::Name;
 use super::spool::{Leftover, ReadError, Spool};
 use crate::agent::loss::{Loss, Losses};
+use crate::core::table::Stream;
 
 /// Bytes of messages kept in memory while the disk takes none. At the limit the oldest goes, counted as `memory_full`.
 pub const MAX_MEMORY_BYTES: u64 = 16 << 20;
 
-/// Bytes given to the Kafka client at a time, in its memory. More waits on the disk.
-pub const MAX_SENT_BYTES: u64 = 8 << 20;
+/// Bytes of one stream given to the Kafka client at a time: what fits into one request of its. More waits on the disk.
+///
+/// librdkafka 2.12 has one request under way for a partition, and while it waits for the answer with more messages at hand
+/// its thread spins: behind a slow line it took half a core of the model server's.
+pub const MAX_LOT_BYTES: u64 = 768 << 10;
 
-/// The part of the spool that may be at the client and so cannot be given up: the rest is newer than what is given up.
-const SENT_SHARE: u64 = 4;
+/// The part of the spool that a stream may have at the client and that so cannot be given up: the rest is newer than what
+/// is given up.
+const SENT_SHARE: u64 = 8;
 
 /// What bounds the outbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,14 +69,64 @@ pub enum Kept {
     InMemory(Option<std::io::Error>),
 }
 
-pub struct Outbox {
-    spool: Option<Spool>,
-    room: Room,
+/// The messages of one stream.
+#[derive(Default)]
+struct Lane {
     entries: BTreeMap<u64, Entry>,
-    next_id: u64,
     /// Every entry before this one is sent.
     first_waiting: u64,
     sent_bytes: u64,
+    /// Whether the lot that is being sent takes more.
+    is_open: bool,
+}
+
+impl Lane {
+    fn oldest_waiting(&self, wanted: impl Fn(&Entry) -> bool) -> Option<u64> {
+        self.entries
+            .range(self.first_waiting..)
+            .find(|(_, entry)| !entry.is_sent && wanted(entry))
+            .map(|(&id, _)| id)
+    }
+
+    /// What the open lot takes next; a first message always fits.
+    fn next_of_lot(&self, most: u64) -> Option<u64> {
+        let id = self.is_open.then(|| self.oldest_waiting(|_| true))??;
+        let bytes = self.sent_bytes + self.entries[&id].bytes;
+        (self.sent_bytes == 0 || bytes <= most).then_some(id)
+    }
+
+    fn sent(&mut self, id: u64) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.is_sent = true;
+            self.sent_bytes += entry.bytes;
+            self.first_waiting = id + 1;
+        }
+    }
+
+    fn returned(&mut self, id: u64) {
+        if let Some(entry) = self.entries.get_mut(&id).filter(|entry| entry.is_sent) {
+            entry.is_sent = false;
+            self.sent_bytes -= entry.bytes;
+            self.first_waiting = self.first_waiting.min(id);
+        }
+    }
+
+    fn remove(&mut self, id: u64) -> Option<Entry> {
+        let entry = self.entries.remove(&id)?;
+        if entry.is_sent {
+            self.sent_bytes -= entry.bytes;
+        }
+        Some(entry)
+    }
+}
+
+pub struct Outbox {
+    spool: Option<Spool>,
+    room: Room,
+    /// By stream.
+    lanes: [Lane; Stream::ALL.len()],
+    /// Across streams, so that the oldest has the lowest.
+    next_id: u64,
     backlog: Backlog,
 }
 
@@ -81,10 +137,8 @@ impl Outbox {
         let mut outbox = Self {
             spool,
             room,
-            entries: BTreeMap::new(),
+            lanes: Default::default(),
             next_id: 0,
-            first_waiting: 0,
-            sent_bytes: 0,
             backlog: Backlog::default(),
         };
         for Leftover { name, bytes } in leftovers.unwrap_or_default() {
@@ -142,7 +196,9 @@ impl Outbox {
             in_memory,
             is_sent: false,
         };
-        self.entries.insert(self.next_id, entry);
+        self.lanes[name.stream as usize]
+            .entries
+            .insert(self.next_id, entry);
         self.next_id += 1;
     }
 
@@ -165,7 +221,10 @@ impl Outbox {
     pub fn expire(&mut self, now_us: i64, losses: &Losses) {
         let too_old = now_us.saturating_sub(self.room.age_us);
         while let Some(id) = self.oldest_waiting(|_| true) {
-            if self.entries[&id].name.created_us > too_old {
+            if self
+                .entry(id)
+                .is_none_or(|entry| entry.name.created_us > too_old)
+            {
                 break;
             }
             self.give_up(id, Loss::SpoolExpired, losses);
@@ -173,19 +232,31 @@ impl Outbox {
     }
 
     fn oldest_waiting(&self, wanted: impl Fn(&Entry) -> bool) -> Option<u64> {
-        self.entries
-            .range(self.first_waiting..)
-            .find(|(_, entry)| !entry.is_sent && wanted(entry))
-            .map(|(&id, _)| id)
+        let oldest = self.lanes.iter();
+        oldest.filter_map(|lane| lane.oldest_waiting(&wanted)).min()
     }
 
-    /// The oldest message that waits, now counted as sent; none when there is none, or enough is under way. One that the
-    /// disk does not give back is counted and gone, but where the process has no descriptors left: then none is next.
+    fn entry(&self, id: u64) -> Option<&Entry> {
+        self.lanes.iter().find_map(|lane| lane.entries.get(&id))
+    }
+
+    /// Begins the next lot of each stream that has nothing under way.
+    pub fn open_lots(&mut self) {
+        for lane in &mut self.lanes {
+            lane.is_open = lane.sent_bytes == 0;
+        }
+    }
+
+    /// The next message of an open lot, now counted as sent; none when there is none, or the lots are full. One that the disk
+    /// does not give back is counted and gone, but where the process has no descriptors left: then none is next.
     pub fn next(&mut self, losses: &Losses) -> Option<Outgoing> {
-        let most = MAX_SENT_BYTES.min(self.room.spool_bytes / SENT_SHARE);
-        while self.sent_bytes < most {
-            let id = self.oldest_waiting(|_| true)?;
-            let entry = &self.entries[&id];
+        let most = MAX_LOT_BYTES.min(self.room.spool_bytes / SENT_SHARE);
+        loop {
+            let lane = self.lanes.iter_mut();
+            let (lane, id) = lane
+                .filter_map(|lane| lane.next_of_lot(most).map(|id| (lane, id)))
+                .min_by_key(|(_, id)| *id)?;
+            let entry = &lane.entries[&id];
             let name = entry.name;
             let found = match (&entry.in_memory, &self.spool) {
                 (Some(message), _) => Ok(message.clone()),
@@ -194,9 +265,7 @@ impl Outbox {
             };
             match found {
                 Ok(message) => {
-                    self.sent_bytes += entry.bytes;
-                    self.mark(id, true);
-                    self.first_waiting = id + 1;
+                    lane.sent(id);
                     return Some(Outgoing { id, name, message });
                 }
                 Err(error) if error.may_pass() => return None,
@@ -206,15 +275,12 @@ impl Outbox {
                 }
             }
         }
-        None
     }
 
     /// The client gave it back undelivered: it waits again, in its old place.
     pub fn returned(&mut self, id: u64) {
-        if let Some(entry) = self.entries.get(&id).filter(|entry| entry.is_sent) {
-            self.sent_bytes -= entry.bytes;
-            self.mark(id, false);
-            self.first_waiting = self.first_waiting.min(id);
+        for lane in &mut self.lanes {
+            lane.returned(id);
         }
     }
 
@@ -234,17 +300,8 @@ impl Outbox {
         }
     }
 
-    fn mark(&mut self, id: u64, is_sent: bool) {
-        if let Some(entry) = self.entries.get_mut(&id) {
-            entry.is_sent = is_sent;
-        }
-    }
-
     fn remove(&mut self, id: u64) -> Option<Name> {
-        let entry = self.entries.remove(&id)?;
-        if entry.is_sent {
-            self.sent_bytes -= entry.bytes;
-        }
+        let entry = self.lanes.iter_mut().find_map(|lane| lane.remove(id))?;
         let events = u64::from(entry.name.n_events);
         self.backlog.n_messages -= 1;
         self.backlog.n_events -= events;
@@ -264,15 +321,15 @@ impl Outbox {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.backlog.n_messages == 0
     }
 
     pub fn backlog(&self) -> Backlog {
+        let oldest = self.lanes.iter();
+        let oldest = oldest.filter_map(|lane| lane.entries.first_key_value());
+        let oldest = oldest.min_by_key(|(id, _)| **id);
         Backlog {
-            oldest_us: self
-                .entries
-                .first_key_value()
-                .map(|(_, entry)| entry.name.created_us),
+            oldest_us: oldest.map(|(_, entry)| entry.name.created_us),
             ..self.backlog
         }
     }

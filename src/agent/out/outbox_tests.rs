@@ -21,6 +21,12 @@ fn name(sequence: i64) -> Name {
     }
 }
 
+/// The first message of a new lot.
+fn begin_lot(outbox: &mut Outbox, losses: &Losses) -> Option<Outgoing> {
+    outbox.open_lots();
+    outbox.next(losses)
+}
+
 fn lost(losses: &Losses) -> u64 {
     Loss::ALL.iter().map(|&loss| losses.get(loss)).sum()
 }
@@ -45,7 +51,7 @@ fn without_a_disk_the_memory_is_bounded_and_the_oldest_goes() {
     }
     assert_eq!(losses.get(Loss::MemoryFull), 2);
     assert_eq!(outbox.backlog().n_events_in_memory, 3);
-    let next = outbox.next(&losses).expect("one waits");
+    let next = begin_lot(&mut outbox, &losses).expect("one waits");
     assert_eq!(next.name.sequence, 2);
 }
 
@@ -59,15 +65,51 @@ fn what_is_sent_is_never_given_up() {
     };
     let mut outbox = on_disk(dir.path(), room);
     outbox.push(name(0), vec![0; 10], &losses);
-    let sent = outbox.next(&losses).expect("one waits");
-    assert_eq!(outbox.next(&losses), None);
+    let sent = begin_lot(&mut outbox, &losses).expect("one waits");
     for sequence in 1..10 {
         outbox.push(name(sequence), vec![0; 10], &losses);
     }
     assert_eq!(losses.get(Loss::SpoolFull), 6);
-    assert_eq!(outbox.next(&losses), None, "a quarter is under way");
+    assert_eq!(outbox.next(&losses), None, "an eighth is under way");
     assert_eq!(outbox.delivered(sent.id), Some(name(0)));
-    assert_eq!(outbox.next(&losses).map(|o| o.name.sequence), Some(7));
+    let next = begin_lot(&mut outbox, &losses);
+    assert_eq!(next.map(|o| o.name.sequence), Some(7));
+}
+
+#[test]
+fn a_stream_sends_one_lot_at_a_time_and_waits_for_no_other() {
+    let losses = Losses::default();
+    let mut outbox = Outbox::new(None, ROOMY);
+    let half = vec![0; MAX_LOT_BYTES as usize / 2];
+    for sequence in 0..4 {
+        outbox.push(name(sequence), half.clone(), &losses);
+    }
+    let first = begin_lot(&mut outbox, &losses).expect("one waits");
+    let second = outbox.next(&losses).expect("it fits");
+    assert_eq!((first.name.sequence, second.name.sequence), (0, 1));
+    assert_eq!(outbox.next(&losses), None, "the lot is full");
+    outbox.delivered(first.id);
+    assert_eq!(begin_lot(&mut outbox, &losses), None, "not all is there");
+    let sample = Name {
+        stream: Stream::Replicas,
+        ..name(9)
+    };
+    outbox.push(sample, vec![1], &losses);
+    let sent = begin_lot(&mut outbox, &losses).map(|next| next.name);
+    assert_eq!(sent, Some(sample), "the other stream has nothing under way");
+    outbox.returned(second.id);
+    let again = begin_lot(&mut outbox, &losses).map(|next| next.name);
+    assert_eq!(again, Some(second.name), "in its old place");
+}
+
+#[test]
+fn a_message_of_more_than_a_lot_goes_by_itself() {
+    let losses = Losses::default();
+    let mut outbox = Outbox::new(None, ROOMY);
+    outbox.push(name(0), vec![0; MAX_LOT_BYTES as usize + 1], &losses);
+    outbox.push(name(1), vec![1], &losses);
+    assert!(begin_lot(&mut outbox, &losses).is_some());
+    assert_eq!(outbox.next(&losses), None);
 }
 
 #[test]
@@ -84,11 +126,12 @@ fn old_messages_expire_unless_sent() {
     for sequence in 0..4 {
         outbox.push(name(sequence), vec![1], &losses);
     }
-    let sent = outbox.next(&losses).expect("one waits");
+    let sent = begin_lot(&mut outbox, &losses).expect("one waits");
     outbox.expire(12, &losses);
     assert_eq!(losses.get(Loss::SpoolExpired), 2);
     outbox.returned(sent.id);
-    assert_eq!(outbox.next(&losses).map(|o| o.name.sequence), Some(0));
+    let next = begin_lot(&mut outbox, &losses);
+    assert_eq!(next.map(|o| o.name.sequence), Some(0));
 }
 
 #[test]
@@ -100,7 +143,7 @@ fn a_torn_file_is_counted_and_the_next_is_sent() {
     outbox.push(name(1), b"next".to_vec(), &losses);
     let file = dir.path().join(format!("deployment-d/0/{}", name(0)));
     std::fs::write(file, b"mms1 torn").expect("written");
-    let next = outbox.next(&losses).expect("the other");
+    let next = begin_lot(&mut outbox, &losses).expect("the other");
     assert_eq!(next.message, b"next");
     assert_eq!(losses.get(Loss::SpoolDamaged), 1);
 }
@@ -136,7 +179,7 @@ proptest! {
     fn every_event_is_accounted_for(steps in prop::collection::vec(step(), 1..120)) {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let losses = Losses::default();
-        let room = Room { spool_bytes: 12 * 4096, age_us: 20, ..ROOMY };
+        let room = Room { spool_bytes: 24 * 4096, age_us: 20, ..ROOMY };
         let mut outbox = on_disk(dir.path(), room);
         let (mut n_pushed, mut n_delivered, mut sent) = (0i64, 0, Vec::new());
         for step in steps {
@@ -146,10 +189,13 @@ proptest! {
                     outbox.push(name(n_pushed), message, &losses);
                     n_pushed += 1;
                 }
-                Step::Send => if let Some(next) = outbox.next(&losses) {
-                    prop_assert_eq!(&next.message, &next.name.sequence.to_string().into_bytes());
-                    sent.push(next.id);
-                },
+                Step::Send => {
+                    outbox.open_lots();
+                    while let Some(next) = outbox.next(&losses) {
+                        prop_assert_eq!(&next.message, &next.name.sequence.to_string().into_bytes());
+                        sent.push(next.id);
+                    }
+                }
                 Step::Deliver(n) if n < sent.len() => {
                     n_delivered += u64::from(outbox.delivered(sent.remove(n)).is_some());
                 }

@@ -202,6 +202,7 @@ impl Publisher {
     fn send(&mut self, now: Instant, resend_at: &mut Instant) {
         let losses = self.meter.losses();
         self.outbox.expire(now_us(), losses);
+        self.outbox.open_lots();
         while now >= *resend_at {
             let Some(next) = self.outbox.next(losses) else {
                 break;
