@@ -26,9 +26,9 @@ use crate::core::table::Stream;
 /// Between two looks at the meter's queue, which holds 160 ms of a replica's most. A look costs some microseconds.
 pub const LOOK: Duration = Duration::from_millis(20);
 
-/// The longest sleep of an idle publisher, so that what the admin page says is never older. A look costs some 40 us of CPU
-/// where the thread's memory has left the caches.
-const IDLE_LOOK: Duration = Duration::from_secs(1);
+/// The longest sleep of an idle publisher: the errors of the client that the admin page counts are never older. A look costs
+/// some 40 us of CPU where the thread's memory has left the caches.
+const IDLE_LOOK: Duration = Duration::from_secs(5);
 
 /// After Kafka gave a message back: what is wrong, such as a missing topic, lasts for longer than this.
 const RESEND_PAUSE: Duration = Duration::from_secs(1);
