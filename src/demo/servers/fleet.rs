@@ -114,7 +114,8 @@ impl Deployment {
             .collect()
     }
 
-    /// The server's own command. A folder that is reloaded gets its code.
+    /// The server's own command. A folder that is reloaded gets its code. Installed programs are given to the interpreter:
+    /// their first lines name it where it was installed, and the folder may have been moved.
     ///
     /// # Errors
     /// When the code cannot be copied.
@@ -127,6 +128,7 @@ impl Deployment {
         let (python, port) = (from.program("python"), ports.http.to_string());
         Ok(match self.kind {
             Kind::Iris => vec![
+                python,
                 from.program("mlserver"),
                 "start".to_owned(),
                 from.models.display().to_string(),
@@ -142,6 +144,7 @@ impl Deployment {
                 fs::copy(&from.tokens, &file)?;
                 let server = [&python, &file.display().to_string()].map(|word| quoted(word));
                 vec![
+                    python,
                     from.program("watchfiles"),
                     "--filter".to_owned(),
                     "python".to_owned(),

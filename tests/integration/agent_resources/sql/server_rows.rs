@@ -55,7 +55,9 @@ fn begin(pipeline: &Pipeline) -> Option<Servers> {
     ];
     let names = ["HTTP", "GRPC", "METRICS"].iter().zip(&ports);
     command.extend(names.map(|(name, port)| format!("MLSERVER_{name}_PORT={}", port.number)));
-    command.push(servers.join("venv/bin/mlserver").display().to_string());
+    // by the interpreter: the program's first line names one where it was installed
+    let programs = ["venv/bin/python", "venv/bin/mlserver"].map(|program| servers.join(program));
+    command.extend(programs.map(|program| program.display().to_string()));
     command.push("start".to_owned());
     command.push(servers.join("models").display().to_string());
     let command: Vec<&str> = command.iter().map(String::as_str).collect();
