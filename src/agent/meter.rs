@@ -104,7 +104,7 @@ impl Meter {
 
     /// From now on, events wake this thread if it is parked.
     pub fn wake_for_events(&self, publisher: Thread) {
-        // one publisher a meter: a second one finds the place taken and looks by the clock
+        // one publisher a meter: a second one finds the place taken, and nothing wakes it but its clock
         let _ = self.publisher.set(publisher);
     }
 

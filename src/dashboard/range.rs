@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn presets_end_now_and_stay_under_the_bounds() {
-        const ON_EVERY_STEP: u32 = 1_699_999_200;
+        const ON_EVERY_STEP: u32 = 1_699_995_600;
         for (preset, now) in PRESETS
             .into_iter()
             .flat_map(|preset| [(preset, NOW), (preset, ON_EVERY_STEP)])

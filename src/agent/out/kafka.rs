@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
@@ -21,6 +22,12 @@ pub const CLIENT_QUEUE_KIB: u64 = 4 << 10;
 
 /// Messages in that queue. The smallest are some 100 bytes, and 1,000 a second are far past one replica's.
 pub const CLIENT_QUEUE_MESSAGES: u64 = 10_000;
+
+/// A request's bytes, as librdkafka has it by itself: what the outbox gives at a time must fit into one.
+const REQUEST_BYTES: &str = "1000000";
+
+/// Events of the client that a look hears, so that a talkative log (`--kafka-option debug=all`) keeps no answer back.
+const MAX_EVENTS_A_LOOK: usize = 256;
 
 /// A batch already is one; this only lets the batches of a backlog share a request.
 const LINGER_MS: &str = "5";
@@ -50,6 +57,8 @@ pub enum Answer {
 struct Answers {
     answers: Arc<Mutex<Vec<(u64, Answer)>>>,
     n_errors: Arc<AtomicU64>,
+    /// Everything that the client said: deliveries, errors, lines of its log.
+    n_events: Arc<AtomicU64>,
 }
 
 impl Answers {
@@ -63,8 +72,24 @@ impl Answers {
 
 impl ClientContext for Answers {
     fn error(&self, error: KafkaError, reason: &str) {
+        self.n_events.fetch_add(1, Ordering::Relaxed);
         self.n_errors.fetch_add(1, Ordering::Relaxed);
         tracing::debug!(%error, reason, "kafka is in trouble");
+    }
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.n_events.fetch_add(1, Ordering::Relaxed);
+        match level {
+            RDKafkaLogLevel::Emerg
+            | RDKafkaLogLevel::Alert
+            | RDKafkaLogLevel::Critical
+            | RDKafkaLogLevel::Error => tracing::error!(facility, message, "librdkafka"),
+            RDKafkaLogLevel::Warning => tracing::warn!(facility, message, "librdkafka"),
+            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
+                tracing::info!(facility, message, "librdkafka");
+            }
+            RDKafkaLogLevel::Debug => tracing::debug!(facility, message, "librdkafka"),
+        }
     }
 }
 
@@ -72,6 +97,7 @@ impl ProducerContext for Answers {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, id: usize) {
+        self.n_events.fetch_add(1, Ordering::Relaxed);
         let answer = match result {
             Ok(_) => Answer::Delivered,
             Err((error, _)) => {
@@ -119,6 +145,7 @@ impl Client {
             .set("enable.idempotence", "true")
             .set("acks", "all")
             .set("message.timeout.ms", MESSAGE_TIMEOUT_MS)
+            .set("batch.size", REQUEST_BYTES)
             .set("message.max.bytes", MAX_MESSAGE_BYTES.to_string())
             .set("queue.buffering.max.kbytes", CLIENT_QUEUE_KIB.to_string())
             .set(
@@ -156,20 +183,17 @@ impl Client {
 
     /// What the client has learned since it was last asked, on threads of its own.
     pub fn answers(&self) -> Vec<(u64, Answer)> {
-        let mut all = Vec::new();
-        loop {
-            // one event, which answers a batch of messages
+        let n_events = || self.answers.n_events.load(Ordering::Relaxed);
+        for _ in 0..MAX_EVENTS_A_LOOK {
+            let before = n_events();
+            // one event, be it a batch's answers or a line of the log, which comes by the same queue
             self.producer.poll(Duration::ZERO);
-            let mut answers = self
-                .answers
-                .answers
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            if answers.is_empty() {
-                return all;
+            if n_events() == before {
+                break;
             }
-            all.append(&mut answers);
         }
+        let answers = self.answers.answers.lock();
+        std::mem::take(&mut *answers.unwrap_or_else(PoisonError::into_inner))
     }
 
     /// An idempotent client that lost its place gives up for good; a new one takes over, and what was under way comes back.

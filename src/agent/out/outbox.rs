@@ -15,11 +15,15 @@ use crate::core::table::Stream;
 /// Bytes of messages kept in memory while the disk takes none. At the limit the oldest goes, counted as `memory_full`.
 pub const MAX_MEMORY_BYTES: u64 = 16 << 20;
 
-/// Bytes of one stream given to the Kafka client at a time: what fits into one request of its. More waits on the disk.
+/// Bytes of one stream given to the Kafka client at a time, with [`MAX_LOT_MESSAGES`] less than one request of its takes. More
+/// waits on the disk.
 ///
-/// librdkafka 2.12 has one request under way for a partition, and while it waits for the answer with more messages at hand
-/// its thread spins: behind a slow line it took half a core of the model server's.
+/// librdkafka 2.12 sends nothing more for a partition that has five messages under way and, where more are at hand, asks
+/// itself without a pause whether it may, until the answer: behind a slow line it took half a core of the model server's.
 pub const MAX_LOT_BYTES: u64 = 768 << 10;
+
+/// Messages of a lot: each takes its key and some 36 bytes more in a request.
+pub const MAX_LOT_MESSAGES: usize = 512;
 
 /// The part of the spool that a stream may have at the client and that so cannot be given up: the rest is newer than what
 /// is given up.
@@ -75,6 +79,7 @@ struct Lane {
     entries: BTreeMap<u64, Entry>,
     /// Every entry before this one is sent.
     first_waiting: u64,
+    n_sent: usize,
     sent_bytes: u64,
     /// Whether the lot that is being sent takes more.
     is_open: bool,
@@ -92,12 +97,14 @@ impl Lane {
     fn next_of_lot(&self, most: u64) -> Option<u64> {
         let id = self.is_open.then(|| self.oldest_waiting(|_| true))??;
         let bytes = self.sent_bytes + self.entries[&id].bytes;
-        (self.sent_bytes == 0 || bytes <= most).then_some(id)
+        let fits = bytes <= most && self.n_sent < MAX_LOT_MESSAGES;
+        (self.n_sent == 0 || fits).then_some(id)
     }
 
     fn sent(&mut self, id: u64) {
         if let Some(entry) = self.entries.get_mut(&id) {
             entry.is_sent = true;
+            self.n_sent += 1;
             self.sent_bytes += entry.bytes;
             self.first_waiting = id + 1;
         }
@@ -106,14 +113,17 @@ impl Lane {
     fn returned(&mut self, id: u64) {
         if let Some(entry) = self.entries.get_mut(&id).filter(|entry| entry.is_sent) {
             entry.is_sent = false;
+            self.n_sent -= 1;
             self.sent_bytes -= entry.bytes;
             self.first_waiting = self.first_waiting.min(id);
+            self.is_open = false;
         }
     }
 
     fn remove(&mut self, id: u64) -> Option<Entry> {
         let entry = self.entries.remove(&id)?;
         if entry.is_sent {
+            self.n_sent -= 1;
             self.sent_bytes -= entry.bytes;
         }
         Some(entry)
@@ -240,15 +250,14 @@ impl Outbox {
         self.lanes.iter().find_map(|lane| lane.entries.get(&id))
     }
 
-    /// Begins the next lot of each stream that has nothing under way.
-    pub fn open_lots(&mut self) {
-        for lane in &mut self.lanes {
-            lane.is_open = lane.sent_bytes == 0;
-        }
+    /// Begins the next lot of a stream that has nothing under way.
+    pub fn open_lot(&mut self, stream: Stream) {
+        let lane = &mut self.lanes[stream as usize];
+        lane.is_open = lane.n_sent == 0;
     }
 
     /// The next message of an open lot, now counted as sent; none when there is none, or the lots are full. One that the disk
-    /// does not give back is counted and gone, but where the process has no descriptors left: then none is next.
+    /// does not give back is counted and gone, but where the process has no descriptors left: that ends the lot.
     pub fn next(&mut self, losses: &Losses) -> Option<Outgoing> {
         let most = MAX_LOT_BYTES.min(self.room.spool_bytes / SENT_SHARE);
         loop {
@@ -268,7 +277,7 @@ impl Outbox {
                     lane.sent(id);
                     return Some(Outgoing { id, name, message });
                 }
-                Err(error) if error.may_pass() => return None,
+                Err(error) if error.may_pass() => lane.is_open = false,
                 Err(error) => {
                     tracing::warn!(error = &error as &dyn std::error::Error, file = %name, "a spooled batch is lost");
                     self.give_up(id, Loss::SpoolDamaged, losses);
@@ -277,11 +286,12 @@ impl Outbox {
         }
     }
 
-    /// The client gave it back undelivered: it waits again, in its old place.
-    pub fn returned(&mut self, id: u64) {
-        for lane in &mut self.lanes {
-            lane.returned(id);
-        }
+    /// The client gave it back undelivered: it waits again, in its old place, for another lot. Gives its
+    /// stream.
+    pub fn returned(&mut self, id: u64) -> Option<Stream> {
+        let stream = self.entry(id)?.name.stream;
+        self.lanes[stream as usize].returned(id);
+        Some(stream)
     }
 
     /// Kafka has it; gives its events.

@@ -23,7 +23,9 @@ fn name(sequence: i64) -> Name {
 
 /// The first message of a new lot.
 fn begin_lot(outbox: &mut Outbox, losses: &Losses) -> Option<Outgoing> {
-    outbox.open_lots();
+    for stream in Stream::ALL {
+        outbox.open_lot(stream);
+    }
     outbox.next(losses)
 }
 
@@ -97,7 +99,7 @@ fn a_stream_sends_one_lot_at_a_time_and_waits_for_no_other() {
     outbox.push(sample, vec![1], &losses);
     let sent = begin_lot(&mut outbox, &losses).map(|next| next.name);
     assert_eq!(sent, Some(sample), "the other stream has nothing under way");
-    outbox.returned(second.id);
+    assert_eq!(outbox.returned(second.id), Some(Stream::Requests));
     let again = begin_lot(&mut outbox, &losses).map(|next| next.name);
     assert_eq!(again, Some(second.name), "in its old place");
 }
@@ -186,20 +188,24 @@ proptest! {
             match step {
                 Step::Push => {
                     let message = n_pushed.to_string().into_bytes();
-                    outbox.push(name(n_pushed), message, &losses);
+                    let stream = Stream::ALL[n_pushed as usize % 2];
+                    outbox.push(Name { stream, ..name(n_pushed) }, message, &losses);
                     n_pushed += 1;
                 }
                 Step::Send => {
-                    outbox.open_lots();
-                    while let Some(next) = outbox.next(&losses) {
-                        prop_assert_eq!(&next.message, &next.name.sequence.to_string().into_bytes());
-                        sent.push(next.id);
+                    let mut next = begin_lot(&mut outbox, &losses);
+                    while let Some(Outgoing { id, name, message }) = next {
+                        prop_assert_eq!(message, name.sequence.to_string().into_bytes());
+                        sent.push(id);
+                        next = outbox.next(&losses);
                     }
                 }
                 Step::Deliver(n) if n < sent.len() => {
                     n_delivered += u64::from(outbox.delivered(sent.remove(n)).is_some());
                 }
-                Step::Return(n) if n < sent.len() => outbox.returned(sent.remove(n)),
+                Step::Return(n) if n < sent.len() => {
+                    prop_assert!(outbox.returned(sent.remove(n)).is_some());
+                }
                 Step::Refuse(n) if n < sent.len() => outbox.refused(sent.remove(n), &losses),
                 Step::Expire => outbox.expire(n_pushed, &losses),
                 Step::Restart => {
@@ -215,5 +221,9 @@ proptest! {
         }
         let files = std::fs::read_dir(dir.path().join("deployment-d/0")).expect("there").count();
         prop_assert_eq!(files as u64, outbox.backlog().n_messages);
+        for id in sent {
+            outbox.returned(id);
+        }
+        prop_assert_eq!(begin_lot(&mut outbox, &losses).is_none(), outbox.is_empty());
     }
 }

@@ -26,6 +26,9 @@ use crate::core::table::Stream;
 /// Between two looks at the meter's queue, which holds 160 ms of a replica's most. A look costs some microseconds.
 pub const LOOK: Duration = Duration::from_millis(20);
 
+/// The same where no event came with the last look, and something waits for its time or for Kafka. An event wakes the thread.
+const QUIET_LOOK: Duration = Duration::from_millis(100);
+
 /// The longest sleep of an idle publisher: the errors of the client that the admin page counts are never older. A look costs
 /// some 40 us of CPU where the thread's memory has left the caches.
 const IDLE_LOOK: Duration = Duration::from_secs(5);
@@ -83,11 +86,12 @@ impl Publisher {
 
     fn run(mut self, ending: &Ending) -> LeftOver {
         let mut is_disk_missed = false;
-        let mut resend_at = Instant::now();
-        let mut take_over_at = resend_at + TAKE_OVER_PAUSE;
+        let begun = Instant::now();
+        let mut resend_at = [begun; Stream::ALL.len()];
+        let mut take_over_at = begun + TAKE_OVER_PAUSE;
         while !ending.finished.is_cancelled() {
             let now = Instant::now();
-            self.take_events(now, &mut is_disk_missed);
+            let n_events = self.take_events(now, &mut is_disk_missed);
             if let Some(batch) = self.batcher.close_if_due(now, &self.identity) {
                 self.keep_batch(batch, &mut is_disk_missed);
             }
@@ -100,7 +104,7 @@ impl Publisher {
                 self.take_over();
             }
             self.send(now, &mut resend_at);
-            self.rest(now);
+            self.rest(n_events, now);
             self.hear(now, &mut resend_at);
         }
         let now = Instant::now();
@@ -122,13 +126,15 @@ impl Publisher {
         self.outbox.backlog()
     }
 
-    /// Until the next look. What waits for time or for Kafka is looked at by the clock; without such, whatever there is to do
-    /// wakes the thread, and so does its next sample.
-    fn rest(&self, now: Instant) {
-        if self.batcher.is_empty() && self.outbox.is_empty() {
+    /// Until the next look. (The Kafka client could wait as well, but rdkafka 0.39 spins through the last millisecond.)
+    fn rest(&self, n_events: u64, now: Instant) {
+        if n_events > 0 {
+            // at most so often, however many come
+            thread::sleep(LOOK);
+        } else if self.batcher.is_empty() && self.outbox.is_empty() {
             thread::park_timeout(self.sampler.due_in(now).min(IDLE_LOOK));
         } else {
-            thread::sleep(LOOK);
+            thread::park_timeout(QUIET_LOOK);
         }
     }
 
@@ -139,7 +145,8 @@ impl Publisher {
         }
     }
 
-    fn take_events(&mut self, now: Instant, is_disk_missed: &mut bool) {
+    /// How many there were.
+    fn take_events(&mut self, now: Instant, is_disk_missed: &mut bool) -> u64 {
         let mut n = 0;
         while let Some(event) = self.meter.take() {
             n += 1;
@@ -152,6 +159,7 @@ impl Publisher {
             }
         }
         self.status.tell_recorded(n);
+        n
     }
 
     fn add(&mut self, event: RequestEvent, now: Instant, is_disk_missed: &mut bool) {
@@ -198,15 +206,23 @@ impl Publisher {
         }
     }
 
-    /// Gives the client what waits.
-    fn send(&mut self, now: Instant, resend_at: &mut Instant) {
+    /// Gives the client the next lot of each stream. A lot is read first, so that nothing of it waits for the disk while the
+    /// rest is under way; a stream whose lot the client does not take keeps no other one waiting.
+    fn send(&mut self, now: Instant, resend_at: &mut [Instant]) {
         let losses = self.meter.losses();
         self.outbox.expire(now_us(), losses);
-        self.outbox.open_lots();
-        while now >= *resend_at {
-            let Some(next) = self.outbox.next(losses) else {
-                break;
-            };
+        for stream in Stream::ALL {
+            if now >= resend_at[stream as usize] {
+                self.outbox.open_lot(stream);
+            }
+        }
+        let lots: Vec<_> = std::iter::from_fn(|| self.outbox.next(losses)).collect();
+        for next in lots {
+            let resend_at = &mut resend_at[next.name.stream as usize];
+            if *resend_at > now {
+                self.outbox.returned(next.id);
+                continue;
+            }
             let key = &self.identity.deployment_id;
             match self.client.send(next.id, next.name, key, &next.message) {
                 None => {}
@@ -221,7 +237,7 @@ impl Publisher {
     }
 
     /// What became of what the client had.
-    fn hear(&mut self, now: Instant, resend_at: &mut Instant) {
+    fn hear(&mut self, now: Instant, resend_at: &mut [Instant]) {
         let losses = self.meter.losses();
         for (id, answer) in self.client.answers() {
             match answer {
@@ -232,8 +248,9 @@ impl Publisher {
                 }
                 Answer::Refused => self.outbox.refused(id, losses),
                 Answer::Returned => {
-                    self.outbox.returned(id);
-                    *resend_at = now + RESEND_PAUSE;
+                    if let Some(stream) = self.outbox.returned(id) {
+                        resend_at[stream as usize] = now + RESEND_PAUSE;
+                    }
                 }
             }
         }
@@ -292,7 +309,7 @@ mod tests {
                 }
             }
         });
-        let mut is_woken = async || timeout(PATIENCE, wakes.recv()).await.is_ok();
+        let mut is_woken = async || timeout(PATIENCE, wakes.recv()).await == Ok(Some(()));
         assert!(is_woken().await, "it has begun");
         let (told, condition) = watch::channel(Condition::UNSEEN);
         let ending = Ending {
