@@ -89,6 +89,9 @@ impl Publisher {
         let begun = Instant::now();
         let mut resend_at = [begun; Stream::ALL.len()];
         let mut take_over_at = begun + TAKE_OVER_PAUSE;
+        // what an earlier start left is known from the beginning
+        self.status
+            .tell_backlog(self.outbox.backlog(), self.client.n_errors());
         while !ending.finished.is_cancelled() {
             let now = Instant::now();
             let n_events = self.take_events(now, &mut is_disk_missed);

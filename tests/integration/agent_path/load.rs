@@ -4,9 +4,9 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Mutex, RwLock};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use modelmeter::core::event::RequestEvent;
 
@@ -20,6 +20,9 @@ const BASE: u64 = 1_000;
 
 /// How long the model takes over each: some 1,500 requests a second in all.
 const MODEL_US: u64 = 2_000;
+
+/// Between two looks whether there is a target.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// The bytes of a numbered request's body and of its answer's.
 pub const fn sizes_of(number: u64) -> (u64, u64) {
@@ -42,9 +45,8 @@ pub struct Known {
 
 #[derive(Default)]
 struct Shared {
-    /// Where to send to; none: wait.
-    target: Mutex<Option<SocketAddr>>,
-    changed: Condvar,
+    /// Where to send to; none: wait. Read for as long as a request takes.
+    target: RwLock<Option<SocketAddr>>,
     next: AtomicU64,
     known: Mutex<Known>,
     is_over: AtomicBool,
@@ -70,9 +72,9 @@ impl Load {
         }
     }
 
+    /// Returns when no client is at the old target any more: what was begun there has ended.
     pub fn aim(&self, target: Option<SocketAddr>) {
-        *self.shared.target.lock().expect("no panic") = target;
-        self.shared.changed.notify_all();
+        *self.shared.target.write().expect("no panic") = target;
     }
 
     pub fn n_completed(&self) -> usize {
@@ -100,7 +102,6 @@ impl Load {
 
     fn end(&mut self) {
         self.shared.is_over.store(true, Ordering::SeqCst);
-        self.shared.changed.notify_all();
         for client in self.clients.drain(..) {
             // a client that failed has said so by its panic
             let ended = client.join();
@@ -119,13 +120,12 @@ impl Shared {
     fn run(&self) {
         let mut connection: Option<(SocketAddr, TcpStream)> = None;
         while !self.is_over.load(Ordering::SeqCst) {
-            let target = self.target.lock().expect("no panic");
+            let target = self.target.read().expect("no panic");
             let Some(address) = *target else {
-                // looks again by itself: nobody tells of the end under this lock
-                drop(self.changed.wait_timeout(target, PATIENCE / 200));
+                drop(target);
+                std::thread::sleep(PAUSE);
                 continue;
             };
-            drop(target);
             let kept = connection.take().filter(|(to, _)| *to == address);
             let Some((_, mut stream)) = kept.or_else(|| open(address)) else {
                 continue;
