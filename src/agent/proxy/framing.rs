@@ -74,10 +74,11 @@ pub enum Place {
     ChunkData(u64),
     ChunkCr,
     ChunkLf,
-    /// In the trailers, so many bytes of them in all.
+    /// In the trailers, so many bytes and lines of them in all.
     Trailer {
         part: TrailerPart,
         n_bytes: u16,
+        n_lines: u8,
     },
     /// Behind a head that asks for an upgrade: what the bytes are depends on the answer.
     Undecided,
@@ -116,6 +117,8 @@ impl TrailerPart {
 /// Extensions are skipped, and no one uses them; trailers are few and short. Past these: 400.
 const EXTENSION_BYTES: u16 = 256;
 const TRAILER_BYTES: u16 = 8192;
+/// The library takes no more either.
+const TRAILER_LINES: u8 = 100;
 /// Sixteen hex digits are 64 bits.
 const SIZE_DIGITS: u8 = 15;
 
@@ -247,6 +250,7 @@ impl Place {
     const TRAILER: Self = Self::Trailer {
         part: TrailerPart::Start,
         n_bytes: 0,
+        n_lines: 0,
     };
 
     pub const fn is_in_body(self) -> bool {
@@ -307,13 +311,25 @@ impl Place {
             (Self::ChunkSizeLf(size), b'\n') => Self::ChunkData(size),
             (Self::ChunkCr, b'\r') => Self::ChunkLf,
             (Self::ChunkLf, b'\n') => Self::CHUNK,
-            (Self::Trailer { part, n_bytes }, _) if n_bytes < TRAILER_BYTES => {
-                let Some(part) = part.step(byte)? else {
-                    return Ok(Self::Head);
-                };
+            (
                 Self::Trailer {
                     part,
+                    n_bytes,
+                    n_lines,
+                },
+                _,
+            ) if n_bytes < TRAILER_BYTES => {
+                let Some(next) = part.step(byte)? else {
+                    return Ok(Self::Head);
+                };
+                let begins_line = part == TrailerPart::Start && next == TrailerPart::Name;
+                if begins_line && n_lines == TRAILER_LINES {
+                    return Err(Refusal::Chunk);
+                }
+                Self::Trailer {
+                    part: next,
                     n_bytes: n_bytes + 1,
+                    n_lines: n_lines + u8::from(begins_line),
                 }
             }
             _ => return Err(Refusal::Chunk),

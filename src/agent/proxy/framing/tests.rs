@@ -240,3 +240,13 @@ fn trailers_are_headers_and_nothing_else() {
         Err(Refusal::Chunk)
     );
 }
+
+#[test]
+fn trailers_are_as_many_as_the_library_takes() {
+    let with = |n_lines: u8| {
+        let lines = "a:\r\n".repeat(usize::from(n_lines));
+        chunked(format!("0\r\n{lines}\r\n").as_bytes(), 1)
+    };
+    assert!(matches!(with(TRAILER_LINES), Ok(Some(_))));
+    assert_eq!(with(TRAILER_LINES + 1), Err(Refusal::Chunk));
+}
