@@ -23,12 +23,54 @@ pub struct Open<W> {
     pub window: W,
 }
 
-/// The windows of one owner by their start. Live traffic stays in the one that was used last.
-#[derive(Default, Clone)]
+/// The windows of one owner by their start. Live traffic stays in the one that was used last, and where that is the only
+/// one, nothing is allocated.
+#[derive(Clone)]
 struct Slots {
-    /// (start, index) of the latest use; meaningless while `sorted` is empty.
+    /// (start, index) of the latest use; [`NO_WINDOW`] as the index where there is none.
     last: (u32, u32),
+    /// All of them, from the second on.
     sorted: Vec<(u32, u32)>,
+}
+
+const NO_WINDOW: u32 = u32::MAX;
+
+impl Slots {
+    const EMPTY: Self = Self {
+        last: (0, NO_WINDOW),
+        sorted: Vec::new(),
+    };
+
+    const fn is_empty(&self) -> bool {
+        self.last.1 == NO_WINDOW
+    }
+
+    /// The index of the window that starts there, which is the latest from now on; `next` where it is new.
+    fn find_or_open(&mut self, start: u32, next: u32) -> u32 {
+        let is_first = self.is_empty();
+        if !is_first && self.sorted.is_empty() {
+            self.sorted.push(self.last);
+        }
+        let found = self
+            .sorted
+            .binary_search_by_key(&start, |&(start, _)| start);
+        let index = match found {
+            Ok(at) => self.sorted[at].1,
+            Err(at) => {
+                if !is_first {
+                    self.sorted.insert(at, (start, next));
+                }
+                next
+            }
+        };
+        self.last = (start, index);
+        index
+    }
+
+    fn clear(&mut self) {
+        self.last = Self::EMPTY.last;
+        self.sorted.clear();
+    }
 }
 
 impl<W: Default> Level<W> {
@@ -44,39 +86,32 @@ impl<W: Default> Level<W> {
     /// The index of the window that holds `second`; it is opened when missing.
     #[inline]
     pub fn index_of(&mut self, owner: u32, second: u32) -> u32 {
-        let start = self.tier.floor(second);
+        // without the division that the window's start would take
         if let Some(slots) = self.slots.get(owner as usize)
-            && slots.last.0 == start
-            && !slots.sorted.is_empty()
+            && second.wrapping_sub(slots.last.0) < self.tier.seconds()
+            && !slots.is_empty()
         {
             return slots.last.1;
         }
-        self.index_of_other(owner, start)
+        self.index_of_other(owner, self.tier.floor(second))
     }
 
     fn index_of_other(&mut self, owner: u32, start: u32) -> u32 {
         if self.slots.len() <= owner as usize {
-            self.slots.resize_with(owner as usize + 1, Slots::default);
+            self.slots.resize(owner as usize + 1, Slots::EMPTY);
         }
-        let slots = &mut self.slots[owner as usize];
-        let index = match slots
-            .sorted
-            .binary_search_by_key(&start, |&(start, _)| start)
-        {
-            Ok(at) => slots.sorted[at].1,
-            Err(at) => {
-                let index = u32::try_from(self.windows.len())
-                    .expect("a range is closed long before 2^32 windows");
-                slots.sorted.insert(at, (start, index));
-                self.windows.push(Open {
-                    owner,
-                    start,
-                    window: W::default(),
-                });
-                index
-            }
-        };
-        slots.last = (start, index);
+        let next = u32::try_from(self.windows.len())
+            .ok()
+            .filter(|&next| next != NO_WINDOW)
+            .expect("a range is closed long before 2^32 windows");
+        let index = self.slots[owner as usize].find_or_open(start, next);
+        if index == next {
+            self.windows.push(Open {
+                owner,
+                start,
+                window: W::default(),
+            });
+        }
         index
     }
 
@@ -142,7 +177,7 @@ impl<W: Default> Level<W> {
     /// Drops every window. Room for as many stays, so that a steady load allocates nothing.
     pub fn clear(&mut self) {
         for open in &self.windows {
-            self.slots[open.owner as usize].sorted.clear();
+            self.slots[open.owner as usize].clear();
         }
         let n = self.windows.len();
         self.windows.clear();

@@ -10,7 +10,7 @@ use super::deployment::Seen;
 use super::event::RequestEvent;
 use super::ids::{IdLimits, Ids, Place};
 use super::level::Level;
-use super::request_window::{ReplicaRequestWindow, RequestWindow};
+use super::request_window::{ReplicaRequestWindow, RequestWindow, SharedKeys};
 use super::sketch::{KeyTable, key_table};
 use super::table::{Table, TableSet, Tier};
 
@@ -133,15 +133,12 @@ impl RequestFold {
                 self.ten_seconds.prefetch(next.window);
                 self.replica_minutes.prefetch(next.replica_window);
             }
-            let grown = self
-                .ten_seconds
-                .window(item.window)
-                .record(&item.event, self.keys);
+            let shared = SharedKeys::of(&item.event, self.keys);
+            let window = self.ten_seconds.window(item.window);
+            let grown = window.record(&item.event, shared, self.keys);
             self.ten_seconds.grow(grown);
-            let grown = self
-                .replica_minutes
-                .window(item.replica_window)
-                .record(&item.event, self.keys);
+            let window = self.replica_minutes.window(item.replica_window);
+            let grown = window.record(&item.event, shared);
             self.replica_minutes.grow(grown);
         }
         self.pending = pending;

@@ -1,7 +1,7 @@
 //! What is kept of the requests of one window: counts, sizes, the status codes, and a sketch a duration.
 
 use super::event::{Outcome, RequestEvent, StatusClass};
-use super::sketch::{KeyTable, Sketch};
+use super::sketch::{Key, KeyTable, Sketch};
 
 /// Sums and maxima over requests.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -116,6 +116,23 @@ impl StatusCodes {
     }
 }
 
+/// The keys of the two durations that an event's deployment and its replica both record.
+#[derive(Debug, Clone, Copy)]
+pub struct SharedKeys {
+    end_to_end: Key,
+    inference: Option<Key>,
+}
+
+impl SharedKeys {
+    #[inline]
+    pub fn of(event: &RequestEvent, keys: &KeyTable) -> Self {
+        Self {
+            end_to_end: keys.key(event.end_to_end_us),
+            inference: event.inference_us().map(|us| keys.key(us)),
+        }
+    }
+}
+
 /// One deployment's requests of one window.
 #[derive(Default)]
 pub struct RequestWindow {
@@ -132,14 +149,14 @@ pub struct RequestWindow {
 impl RequestWindow {
     /// Records one request. Returns by how many bytes the window grew.
     #[inline]
-    pub fn record(&mut self, event: &RequestEvent, keys: &KeyTable) -> usize {
+    pub fn record(&mut self, event: &RequestEvent, shared: SharedKeys, keys: &KeyTable) -> usize {
         self.counts.record(event);
         if let Some(code) = event.status.code() {
             self.status_codes.record(code);
         }
-        let mut grown = self.end_to_end.insert_key(keys.key(event.end_to_end_us));
-        if let Some(us) = event.inference_us() {
-            grown += self.inference.insert_key(keys.key(us));
+        let mut grown = self.end_to_end.insert_key(shared.end_to_end);
+        if let Some(key) = shared.inference {
+            grown += self.inference.insert_key(key);
         }
         if let Some(us) = event.first_byte_us() {
             grown += self.first_byte.insert_key(keys.key(us));
@@ -184,11 +201,11 @@ pub struct ReplicaRequestWindow {
 impl ReplicaRequestWindow {
     /// Records one request. Returns by how many bytes the window grew.
     #[inline]
-    pub fn record(&mut self, event: &RequestEvent, keys: &KeyTable) -> usize {
+    pub fn record(&mut self, event: &RequestEvent, shared: SharedKeys) -> usize {
         self.counts.record(event);
-        let mut grown = self.end_to_end.insert_key(keys.key(event.end_to_end_us));
-        if let Some(us) = event.inference_us() {
-            grown += self.inference.insert_key(keys.key(us));
+        let mut grown = self.end_to_end.insert_key(shared.end_to_end);
+        if let Some(key) = shared.inference {
+            grown += self.inference.insert_key(key);
         }
         grown
     }

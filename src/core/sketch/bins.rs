@@ -171,21 +171,27 @@ impl Bins {
 
     /// The state, its store in whichever of ClickHouse's two forms is shorter.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        if self.spilled.is_empty() {
-            return state::encode_counts(self.first_key, &self.counts, out);
+        let n_below = self
+            .spilled
+            .partition_point(|&(key, _)| key < self.first_key);
+        let (below, above) = self.spilled.split_at(n_below);
+        let is_within = |&(key, _): &(Key, u64)| self.span().is_some_and(|(_, last)| key <= last);
+        if above.first().is_some_and(is_within) {
+            // a bin overflowed, which takes 65,536 values in it
+            return state::encode_pairs(&self.pairs(), out);
         }
-        let mut pairs: Vec<(Key, u64)> = Vec::with_capacity(self.counts.len() + self.spilled.len());
-        let mut spilled = self.spilled.iter().copied().peekable();
-        for (key, mut count) in self.dense() {
-            while let Some(pair) = spilled.next_if(|&(other, _)| other < key) {
-                pairs.push(pair);
-            }
-            if let Some((_, more)) = spilled.next_if(|&(other, _)| other == key) {
-                count += more;
-            }
-            pairs.push((key, count));
-        }
-        pairs.extend(spilled);
-        state::encode_pairs(&pairs, out);
+        state::encode_runs(below, (self.first_key, &self.counts), above, out);
+    }
+
+    /// All counts by ascending key, each key once.
+    fn pairs(&self) -> Vec<(Key, u64)> {
+        let mut pairs: Vec<(Key, u64)> = self.dense().chain(self.spilled.iter().copied()).collect();
+        pairs.sort_unstable();
+        pairs.dedup_by(|&mut (key, count), (kept, sum)| {
+            let is_same = key == *kept;
+            *sum += if is_same { count } else { 0 };
+            is_same
+        });
+        pairs
     }
 }

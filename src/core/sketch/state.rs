@@ -80,30 +80,62 @@ pub fn encode_few<const FEW: usize>(few: &mut [Key; FEW], n: usize, out: &mut Ve
     end(start + at, out);
 }
 
-/// The state of counts by key, the first of which is `first_key`'s.
-pub fn encode_counts(first_key: Key, counts: &[u16], out: &mut Vec<u8>) {
-    let (Some(first), Some(last)) = (
-        counts.iter().position(|&count| count > 0),
-        counts.iter().rposition(|&count| count > 0),
+/// The state of three runs by ascending key: few pairs, counts of keys that follow each other, the first of which is
+/// `first_key`'s, and few pairs again.
+pub fn encode_runs(
+    below: &[(Key, u64)],
+    (first_key, counts): (Key, &[u16]),
+    above: &[(Key, u64)],
+    out: &mut Vec<u8>,
+) {
+    let first = counts.iter().position(|&count| count > 0).unwrap_or(0);
+    let last = counts.iter().rposition(|&count| count > 0);
+    let counts = last.map_or(&counts[..0], |last| &counts[first..=last]);
+    let first_key = first_key + first as Key;
+    let of_counts = counts
+        .first()
+        .map(|_| (first_key, first_key + (counts.len() - 1) as Key));
+    let lowest = below.first().or(above.first()).map(|pair| pair.0);
+    let highest = above.last().or(below.last()).map(|pair| pair.0);
+    let (Some(low), Some(high)) = (
+        of_counts.map(|span| span.0).into_iter().chain(lowest).min(),
+        of_counts
+            .map(|span| span.1)
+            .into_iter()
+            .chain(highest)
+            .max(),
     ) else {
         return out.extend_from_slice(&EMPTY);
     };
-    let counts = &counts[first..=last];
-    let first_key = first_key + first as Key;
-    let n_entries = counts.iter().map(|&count| usize::from(count > 0)).sum();
-    if is_dense_shorter(counts.len(), n_entries) {
-        let at = begin_dense(first_key, counts.len(), out);
+    let n_counted: usize = counts.iter().map(|&count| usize::from(count > 0)).sum();
+    let n_entries = below.len() + n_counted + above.len();
+    let span = usize::from(high - low) + 1;
+    if is_dense_shorter(span, n_entries) {
+        let at = begin_dense(low, span, out);
         let (slots, _) = out[at..].as_chunks_mut::<8>();
-        for (slot, &count) in slots.iter_mut().zip(counts) {
-            *slot = f64::from(count).to_le_bytes();
+        for &(key, count) in below.iter().chain(above) {
+            slots[usize::from(key - low)] = (count as f64).to_le_bytes();
         }
-        end(at + counts.len() * 8, out);
+        if let Some((first, _)) = of_counts {
+            let of_counts = &mut slots[usize::from(first - low)..];
+            for (slot, &count) in of_counts.iter_mut().zip(counts) {
+                *slot = f64::from(count).to_le_bytes();
+            }
+        }
+        end(at + span * 8, out);
     } else {
-        let entries = (first_key..)
-            .zip(counts)
-            .filter(|(_, count)| **count > 0)
-            .map(|(key, &count)| (key, f64::from(count)));
-        encode_sparse(n_entries, entries, out);
+        let start = begin(Sparse::most(n_entries), out);
+        let mut sparse = Sparse::begin(n_entries, &mut out[start..]);
+        for &(key, count) in below {
+            sparse.put(key, count as f64);
+        }
+        for (key, &count) in (first_key..).zip(counts) {
+            sparse.put_if_any(key, count);
+        }
+        for &(key, count) in above {
+            sparse.put(key, count as f64);
+        }
+        end(start + sparse.at, out);
     }
 }
 
@@ -121,8 +153,12 @@ pub fn encode_pairs(pairs: &[(Key, u64)], out: &mut Vec<u8>) {
         }
         end(at + span * 8, out);
     } else {
-        let entries = pairs.iter().map(|&(key, count)| (key, count as f64));
-        encode_sparse(pairs.len(), entries, out);
+        let start = begin(Sparse::most(pairs.len()), out);
+        let mut sparse = Sparse::begin(pairs.len(), &mut out[start..]);
+        for &(key, count) in pairs {
+            sparse.put(key, count as f64);
+        }
+        end(start + sparse.at, out);
     }
 }
 
@@ -131,18 +167,46 @@ const fn is_dense_shorter(span: usize, n_entries: usize) -> bool {
     span * 8 <= n_entries * 9
 }
 
-fn encode_sparse(n_entries: usize, entries: impl Iterator<Item = (Key, f64)>, out: &mut Vec<u8>) {
-    // the number of entries is below 2,205 and takes two bytes at most
-    let start = begin(n_entries * MAX_ENTRY + 3, out);
-    let store = &mut out[start..];
-    store[0] = STORE_SPARSE;
-    let mut at = 1 + put_short(n_entries as u16, &mut store[1..]);
-    let mut previous = 0;
-    for (key, count) in entries {
-        at += put_entry(key - previous, count, &mut store[at..]);
-        previous = key;
+/// A sparse store that is being written.
+struct Sparse<'s> {
+    store: &'s mut [u8],
+    /// Where the next entry goes.
+    at: usize,
+    previous: Key,
+}
+
+impl<'s> Sparse<'s> {
+    /// Bytes that a store may take while it is written. The number of entries is below 2,205 and takes two bytes at most; one
+    /// more entry may be written that counts nothing.
+    const fn most(n_entries: usize) -> usize {
+        (n_entries + 1) * MAX_ENTRY + 3
     }
-    end(start + at, out);
+
+    fn begin(n_entries: usize, store: &'s mut [u8]) -> Self {
+        store[0] = STORE_SPARSE;
+        let at = 1 + put_short(n_entries as u16, &mut store[1..]);
+        Self {
+            store,
+            at,
+            previous: 0,
+        }
+    }
+
+    #[inline(always)]
+    fn put(&mut self, key: Key, count: f64) {
+        self.at += put_entry(key - self.previous, count, &mut self.store[self.at..]);
+        self.previous = key;
+    }
+
+    /// Writes an entry and goes on behind it only where it counts something: which bins are empty no processor can guess.
+    #[inline(always)]
+    fn put_if_any(&mut self, key: Key, count: u16) {
+        let step = key - self.previous;
+        let written = put_entry(step, f64::from(count), &mut self.store[self.at..]);
+        let is_any = count > 0;
+        self.at += if is_any { written } else { 0 };
+        self.previous = if is_any { key } else { self.previous };
+    }
 }
 
 /// Everything of a dense store but its counts, which are 0 so far; gives where they begin.
@@ -175,8 +239,11 @@ fn end(at: usize, out: &mut Vec<u8>) {
 /// One sparse entry; gives its bytes. Keys ascend, so that zigzag is a shift.
 #[inline(always)]
 fn put_entry(step: Key, count: f64, out: &mut [u8]) -> usize {
-    let at = put_short(step << 1, out);
-    out[at..at + 8].copy_from_slice(&count.to_le_bytes());
+    let Some(entry) = out.first_chunk_mut::<MAX_ENTRY>() else {
+        unreachable!("room for the longest entry is made first");
+    };
+    let at = put_short(step << 1, entry);
+    entry[at..at + 8].copy_from_slice(&count.to_le_bytes());
     at + 8
 }
 
