@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::framing::{Head, Place, Refusal, read_head};
+use super::one_piece::poll_write_slices;
 use super::signals::{Decision, Signals};
 use super::silence::Silence;
 
@@ -336,7 +337,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        let polled = poll_write_slices(Pin::new(&mut self.stream), context, slices);
         self.in_time(context, polled)
     }
 

@@ -15,6 +15,7 @@ mod flow;
 pub mod framing;
 mod guard;
 mod headers;
+mod one_piece;
 mod record;
 mod signals;
 mod silence;

@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::flow::Counted;
+use super::one_piece::poll_write_slices;
 
 /// The server is beside the agent: a connection that takes longer is not one.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -295,7 +296,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Deaf<S> {
         if self.is_deaf {
             return Poll::Ready(Ok(n_bytes));
         }
-        let polled = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        let polled = poll_write_slices(Pin::new(&mut self.stream), context, slices);
         self.written(n_bytes, polled)
     }
 

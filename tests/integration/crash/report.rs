@@ -10,8 +10,9 @@ struct Tally {
     lost: u64,
     doubled: u64,
     fenced: u64,
-    /// From the fault until all that was logged by then was counted in the finest tables.
-    recovered: Vec<Duration>,
+    /// From the fault until all that was logged by then was counted in the finest tables: where it struck alone, and where
+    /// another struck in the same round.
+    recovered: [Vec<Duration>; 2],
 }
 
 #[derive(Default)]
@@ -38,7 +39,7 @@ impl Report {
             tally.lost += outcome.lost;
             tally.doubled += outcome.doubled;
             tally.fenced += outcome.fenced;
-            tally.recovered.extend(outcome.recovered);
+            tally.recovered[usize::from(faults.len() > 1)].extend(outcome.recovered);
         }
     }
 
@@ -51,29 +52,37 @@ impl Report {
 impl Drop for Report {
     fn drop(&mut self) {
         println!(
-            "crash: {:<32} {:>6} {:>5} {:>7} {:>7} {:>12} {:>12}",
-            "fault", "rounds", "lost", "doubled", "fenced", "back median", "back most"
+            "crash: {:<28} {:>6} {:>5} {:>7} {:>7} {:>23} {:>23}",
+            "fault",
+            "rounds",
+            "lost",
+            "doubled",
+            "fenced",
+            "alone: back in, most",
+            "with another: in, most"
         );
         for (fault, tally) in &mut self.faults {
-            tally.recovered.sort_unstable();
-            let of = |index: Option<usize>| {
-                index
-                    .and_then(|index| tally.recovered.get(index))
-                    .map_or("-".to_owned(), |d| format!("{:.1} s", d.as_secs_f64()))
-            };
-            let n = tally.recovered.len();
+            let [alone, with_another] = &mut tally.recovered;
             println!(
-                "crash: {fault:<32} {:>6} {:>5} {:>7} {:>7} {:>12} {:>12}",
+                "crash: {fault:<28} {:>6} {:>5} {:>7} {:>7} {:>23} {:>23}",
                 tally.rounds,
                 tally.lost,
                 tally.doubled,
                 tally.fenced,
-                of(Some(n / 2)),
-                of(n.checked_sub(1)),
+                median_and_most(alone),
+                median_and_most(with_another),
             );
         }
         for line in &self.lines {
             println!("crash: {line}");
         }
     }
+}
+
+fn median_and_most(durations: &mut [Duration]) -> String {
+    durations.sort_unstable();
+    let (Some(median), Some(most)) = (durations.get(durations.len() / 2), durations.last()) else {
+        return "-".to_owned();
+    };
+    format!("{:.1} s, {:.1} s", median.as_secs_f64(), most.as_secs_f64())
 }
