@@ -29,10 +29,11 @@ pub struct Open<W> {
 struct Slots {
     /// (start, index) of the latest use; [`NO_WINDOW`] as the index where there is none.
     last: (u32, u32),
-    /// All of them, from the second on.
+    /// Empty while there is at most one; from the second on all of them, the first too.
     sorted: Vec<(u32, u32)>,
 }
 
+/// No window has this index; see [`Level::index_of_other`].
 const NO_WINDOW: u32 = u32::MAX;
 
 impl Slots {
@@ -199,23 +200,45 @@ impl<W: Default> Level<W> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
-    fn a_window_is_found_again_and_gone_after_a_clear() {
+    fn an_owners_only_window_takes_no_allocation() {
         let mut level: Level<u64> = Level::new(Tier::Minute);
-        let a = level.index_of(3, 61);
-        let b = level.index_of(3, 30);
-        assert_ne!(a, b);
-        assert_eq!(level.index_of(3, 119), a);
-        assert_ne!(level.index_of(2, 61), a);
-        *level.window(a) += 5;
-        assert_eq!(level.len(), 3);
-        let first = &level.windows()[0];
-        assert_eq!((first.owner, first.start, first.window), (3, 60, 5));
-        level.clear();
-        assert!(level.is_empty());
-        let again = level.index_of(3, 61);
-        assert_eq!(*level.window(again), 0);
+        level.index_of(3, 61);
+        level.index_of(3, 119);
+        assert_eq!(level.slots[3].sorted.capacity(), 0);
+    }
+
+    proptest! {
+        /// Windows are asked for and, once in a while, cleared.
+        #[test]
+        fn a_window_is_found_again_and_gone_after_a_clear(
+            asked in prop::collection::vec(prop::option::weighted(0.95, (0..3_u32, 0..400_u32)), 1..200),
+        ) {
+            let mut level: Level<u64> = Level::new(Tier::Minute);
+            let mut known = BTreeMap::new();
+            for step in asked {
+                let Some((owner, second)) = step else {
+                    level.clear();
+                    known.clear();
+                    continue;
+                };
+                let next = known.len() as u32;
+                let index = *known.entry((owner, second / 60 * 60)).or_insert(next);
+                prop_assert_eq!(level.index_of(owner, second), index);
+                *level.window(index) += 1;
+            }
+            prop_assert_eq!(level.len(), known.len());
+            let by_index: BTreeMap<u32, (u32, u32)> = known.into_iter().map(|(key, index)| (index, key)).collect();
+            for (open, key) in level.windows().iter().zip(by_index.values()) {
+                prop_assert_eq!((open.owner, open.start), *key);
+                prop_assert!(open.window > 0);
+            }
+        }
     }
 }

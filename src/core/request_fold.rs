@@ -10,7 +10,7 @@ use super::deployment::Seen;
 use super::event::RequestEvent;
 use super::ids::{IdLimits, Ids, Place};
 use super::level::Level;
-use super::request_window::{ReplicaRequestWindow, RequestWindow, SharedKeys};
+use super::request_window::{CommonKeys, ReplicaRequestWindow, RequestWindow};
 use super::sketch::{KeyTable, key_table};
 use super::table::{Table, TableSet, Tier};
 
@@ -133,12 +133,12 @@ impl RequestFold {
                 self.ten_seconds.prefetch(next.window);
                 self.replica_minutes.prefetch(next.replica_window);
             }
-            let shared = SharedKeys::of(&item.event, self.keys);
+            let common = CommonKeys::of(&item.event, self.keys);
             let window = self.ten_seconds.window(item.window);
-            let grown = window.record(&item.event, shared, self.keys);
+            let grown = window.record(&item.event, common, self.keys);
             self.ten_seconds.grow(grown);
             let window = self.replica_minutes.window(item.replica_window);
-            let grown = window.record(&item.event, shared);
+            let grown = window.record(&item.event, common);
             self.replica_minutes.grow(grown);
         }
         self.pending = pending;

@@ -118,12 +118,12 @@ impl StatusCodes {
 
 /// The keys of the two durations that an event's deployment and its replica both record.
 #[derive(Debug, Clone, Copy)]
-pub struct SharedKeys {
+pub struct CommonKeys {
     end_to_end: Key,
     inference: Option<Key>,
 }
 
-impl SharedKeys {
+impl CommonKeys {
     #[inline]
     pub fn of(event: &RequestEvent, keys: &KeyTable) -> Self {
         Self {
@@ -147,15 +147,15 @@ pub struct RequestWindow {
 }
 
 impl RequestWindow {
-    /// Records one request. Returns by how many bytes the window grew.
+    /// Records one request, `common` being its keys. Returns by how many bytes the window grew.
     #[inline]
-    pub fn record(&mut self, event: &RequestEvent, shared: SharedKeys, keys: &KeyTable) -> usize {
+    pub fn record(&mut self, event: &RequestEvent, common: CommonKeys, keys: &KeyTable) -> usize {
         self.counts.record(event);
         if let Some(code) = event.status.code() {
             self.status_codes.record(code);
         }
-        let mut grown = self.end_to_end.insert_key(shared.end_to_end);
-        if let Some(key) = shared.inference {
+        let mut grown = self.end_to_end.insert_key(common.end_to_end);
+        if let Some(key) = common.inference {
             grown += self.inference.insert_key(key);
         }
         if let Some(us) = event.first_byte_us() {
@@ -199,12 +199,12 @@ pub struct ReplicaRequestWindow {
 }
 
 impl ReplicaRequestWindow {
-    /// Records one request. Returns by how many bytes the window grew.
+    /// Records one request, `common` being its keys. Returns by how many bytes the window grew.
     #[inline]
-    pub fn record(&mut self, event: &RequestEvent, shared: SharedKeys) -> usize {
+    pub fn record(&mut self, event: &RequestEvent, common: CommonKeys) -> usize {
         self.counts.record(event);
-        let mut grown = self.end_to_end.insert_key(shared.end_to_end);
-        if let Some(key) = shared.inference {
+        let mut grown = self.end_to_end.insert_key(common.end_to_end);
+        if let Some(key) = common.inference {
             grown += self.inference.insert_key(key);
         }
         grown

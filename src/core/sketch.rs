@@ -253,6 +253,28 @@ mod tests {
     }
 
     #[test]
+    fn what_lies_apart_from_the_bins_is_written_before_and_behind_them() {
+        // the third way to write is taken past what a bin holds
+        for (step, apart, form) in [(1, [511, 768], 0x0C), (2, [100, 2_000], 0x04)] {
+            for n_more in [0, 70_000] {
+                let mut sketch = Sketch::default();
+                let mut expected = std::collections::BTreeMap::new();
+                let keys = (512..768).step_by(step).chain(apart);
+                for key in keys.chain(std::iter::repeat_n(600, n_more)) {
+                    sketch.insert_key(key);
+                    *expected.entry(key).or_insert(0) += 1;
+                }
+                let mut state = Vec::new();
+                sketch.encode_state(&mut state);
+                let spilled = &sketch.bins.as_ref().expect("many values").spilled;
+                assert_eq!([spilled[0].0, spilled[spilled.len() - 1].0], apart);
+                assert_eq!(state[18], form);
+                assert_eq!(read_state(&state), expected.into_iter().collect::<Vec<_>>());
+            }
+        }
+    }
+
+    #[test]
     fn outliers_do_not_widen_a_small_sketch() {
         let mut sketch = Sketch::default();
         for i in 0..60 {

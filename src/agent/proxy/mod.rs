@@ -5,7 +5,8 @@
 //! delay a request. A client may come by [`tls`]. [`guard`] looks at raw bytes before the library does, by the rules of
 //! [`framing`], and speaks with the rest by [`signals`]. [`exchange`] carries one request: [`admission`] says when,
 //! [`upstream`] keeps the connections to the server, [`flow`] is the body that goes there, [`body`] the one that comes back,
-//! [`watched`] sees whether its client takes it, [`tunnel`] is what follows an upgrade. [`record`] is what is measured.
+//! [`watched`] sees whether its client takes it, [`tunnel`] is what follows an upgrade; [`one_piece`] is how both sides are
+//! written to. [`record`] is what is measured.
 
 mod admission;
 mod body;

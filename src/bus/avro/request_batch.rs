@@ -119,8 +119,7 @@ fn id<'a>(slot: u64, body: &'a [u8], field: &'static str) -> Result<&'a str, Dec
     if bytes.is_empty() || bytes.len() > MAX_ID_BYTES || !are_id_bytes(bytes) {
         return Err(DecodeError::BadId { field });
     }
-    // SAFETY: the bytes of ids are all ASCII, which is UTF-8.
-    Ok(unsafe { std::str::from_utf8_unchecked(bytes) })
+    Place::text(slot, body, field)
 }
 
 /// Sixteen at a time: with one event a message, two ids are a good part of the work. The last
@@ -241,7 +240,22 @@ fn put_event(event: &RequestEvent, out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use super::are_id_bytes;
+    use super::{MAX_ID_BYTES, are_id_bytes};
+
+    #[test]
+    fn no_place_of_an_id_goes_unseen() {
+        for length in 1..=MAX_ID_BYTES {
+            let mut bytes = vec![b'a'; length];
+            assert!(are_id_bytes(&bytes), "{length}");
+            for at in 0..length {
+                for byte in [b' ', 0x80, 0xFF] {
+                    bytes[at] = byte;
+                    assert!(!are_id_bytes(&bytes), "{byte:#x} at {at} of {length}");
+                }
+                bytes[at] = b'a';
+            }
+        }
+    }
 
     #[test]
     fn exactly_the_bytes_of_ids_are_let_through() {

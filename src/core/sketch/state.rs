@@ -80,8 +80,8 @@ pub fn encode_few<const FEW: usize>(few: &mut [Key; FEW], n: usize, out: &mut Ve
     end(start + at, out);
 }
 
-/// The state of three runs by ascending key: few pairs, counts of keys that follow each other, the first of which is
-/// `first_key`'s, and few pairs again.
+/// The state of three runs by ascending key, none of which reaches into another: few pairs, counts of keys that follow each
+/// other, the first of which is `first_key`'s, and few pairs again.
 pub fn encode_runs(
     below: &[(Key, u64)],
     (first_key, counts): (Key, &[u16]),
@@ -92,18 +92,16 @@ pub fn encode_runs(
     let last = counts.iter().rposition(|&count| count > 0);
     let counts = last.map_or(&counts[..0], |last| &counts[first..=last]);
     let first_key = first_key + first as Key;
-    let of_counts = counts
-        .first()
-        .map(|_| (first_key, first_key + (counts.len() - 1) as Key));
-    let lowest = below.first().or(above.first()).map(|pair| pair.0);
-    let highest = above.last().or(below.last()).map(|pair| pair.0);
+    let last_key = |n: usize| first_key + (n - 1) as Key;
+    let counted = Some(counts.len()).filter(|&n| n > 0);
+    let counted = counted.map(|n| (first_key, last_key(n)));
+    let key_of = |pair: &(Key, u64)| pair.0;
+    let (low, high) = (counted.map(|span| span.0), counted.map(|span| span.1));
+    let low = below.first().map(key_of).or(low);
+    let high = above.last().map(key_of).or(high);
     let (Some(low), Some(high)) = (
-        of_counts.map(|span| span.0).into_iter().chain(lowest).min(),
-        of_counts
-            .map(|span| span.1)
-            .into_iter()
-            .chain(highest)
-            .max(),
+        low.or(above.first().map(key_of)),
+        high.or(below.last().map(key_of)),
     ) else {
         return out.extend_from_slice(&EMPTY);
     };
@@ -116,9 +114,9 @@ pub fn encode_runs(
         for &(key, count) in below.iter().chain(above) {
             slots[usize::from(key - low)] = (count as f64).to_le_bytes();
         }
-        if let Some((first, _)) = of_counts {
-            let of_counts = &mut slots[usize::from(first - low)..];
-            for (slot, &count) in of_counts.iter_mut().zip(counts) {
+        if counted.is_some() {
+            let behind = &mut slots[usize::from(first_key - low)..];
+            for (slot, &count) in behind.iter_mut().zip(counts) {
                 *slot = f64::from(count).to_le_bytes();
             }
         }
@@ -176,10 +174,10 @@ struct Sparse<'s> {
 }
 
 impl<'s> Sparse<'s> {
-    /// Bytes that a store may take while it is written. The number of entries is below 2,205 and takes two bytes at most; one
-    /// more entry may be written that counts nothing.
+    /// Bytes that a store takes at most. The number of entries is at most 2,205 and takes two bytes; an entry that counts
+    /// nothing is overwritten by the next, so that it needs no room of its own.
     const fn most(n_entries: usize) -> usize {
-        (n_entries + 1) * MAX_ENTRY + 3
+        n_entries * MAX_ENTRY + 3
     }
 
     fn begin(n_entries: usize, store: &'s mut [u8]) -> Self {

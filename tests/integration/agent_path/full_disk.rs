@@ -89,7 +89,8 @@ fn play(bench: &mut Bench, breaks: impl FnOnce(&Path), mends: impl FnOnce(&Path)
     let (n_posted, lost_then) = fill_memory(&agent);
     // the disk comes back; what it had from before is still there
     mends(&folder);
-    let names = || spooled(bench.dir()).into_iter().collect::<BTreeSet<_>>();
+    let dir = bench.dir().to_owned();
+    let names = || spooled(&dir).into_iter().collect::<BTreeSet<_>>();
     let before = names();
     assert!(!before.is_empty(), "of the time before it was full");
     load.wait_for_more(SOME);
@@ -115,8 +116,12 @@ fn play(bench: &mut Bench, breaks: impl FnOnce(&Path), mends: impl FnOnce(&Path)
             seen => Err(format!("{seen:?} of {all}; {lost_then} when it was full")),
         }
     });
+    wait_for("what was kept is gone", CATCH_UP, || {
+        let left = names().intersection(&before).count();
+        (left == 0).then_some(()).ok_or_else(|| left.to_string())
+    });
     assert!(agent.role.stop().success());
-    // (before its end a sample may wait there, which has no events)
+    // a running agent may have a sample there at any moment
     assert_eq!(spooled(bench.dir()), [], "nothing is left on the disk");
     let logged = Logged::read(&bench.space);
     assert_eq!(logged.repeated, BTreeSet::new());

@@ -10,9 +10,10 @@ struct Tally {
     lost: u64,
     doubled: u64,
     fenced: u64,
-    /// From the fault until all that was logged by then was counted in the finest tables: where it struck alone, and where
-    /// another struck in the same round.
-    recovered: [Vec<Duration>; 2],
+    /// From the last fault of the round (from the restart, where something was away) until all that was logged by then was
+    /// counted in the finest tables.
+    recovered_alone: Vec<Duration>,
+    recovered_in_pair: Vec<Duration>,
 }
 
 #[derive(Default)]
@@ -39,7 +40,11 @@ impl Report {
             tally.lost += outcome.lost;
             tally.doubled += outcome.doubled;
             tally.fenced += outcome.fenced;
-            tally.recovered[usize::from(faults.len() > 1)].extend(outcome.recovered);
+            let recovered = match faults {
+                [_] => &mut tally.recovered_alone,
+                _ => &mut tally.recovered_in_pair,
+            };
+            recovered.extend(outcome.recovered);
         }
     }
 
@@ -62,15 +67,14 @@ impl Drop for Report {
             "with another: in, most"
         );
         for (fault, tally) in &mut self.faults {
-            let [alone, with_another] = &mut tally.recovered;
             println!(
                 "crash: {fault:<28} {:>6} {:>5} {:>7} {:>7} {:>23} {:>23}",
                 tally.rounds,
                 tally.lost,
                 tally.doubled,
                 tally.fenced,
-                median_and_most(alone),
-                median_and_most(with_another),
+                median_and_most(&mut tally.recovered_alone),
+                median_and_most(&mut tally.recovered_in_pair),
             );
         }
         for line in &self.lines {
