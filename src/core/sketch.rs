@@ -8,6 +8,7 @@
 //! VLDB 2019; the byte layout is that of ClickHouse's `DDSketch.h` and its stores, stable since 24.1.
 
 mod bins;
+mod filled;
 mod keys;
 mod state;
 

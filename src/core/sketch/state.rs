@@ -1,5 +1,6 @@
 //! The bytes of a `quantilesDD` state, as ClickHouse's `DDSketch.h` and its stores read them; stable since 24.1.
 
+use super::filled::Filled;
 use super::keys::{GAMMA, Key};
 
 const FLAG_POSITIVE_STORE: u8 = 1;
@@ -88,15 +89,13 @@ pub fn encode_runs(
     above: &[(Key, u64)],
     out: &mut Vec<u8>,
 ) {
-    let first = counts.iter().position(|&count| count > 0).unwrap_or(0);
-    let last = counts.iter().rposition(|&count| count > 0);
-    let counts = last.map_or(&counts[..0], |last| &counts[first..=last]);
-    let first_key = first_key + first as Key;
-    let last_key = |n: usize| first_key + (n - 1) as Key;
-    let counted = Some(counts.len()).filter(|&n| n > 0);
-    let counted = counted.map(|n| (first_key, last_key(n)));
+    let filled = Filled::of(counts);
+    let counted = filled.span();
     let key_of = |pair: &(Key, u64)| pair.0;
-    let (low, high) = (counted.map(|span| span.0), counted.map(|span| span.1));
+    let (low, high) = (
+        counted.map(|(first, _)| first_key + first as Key),
+        counted.map(|(_, last)| first_key + last as Key),
+    );
     let low = below.first().map(key_of).or(low);
     let high = above.last().map(key_of).or(high);
     let (Some(low), Some(high)) = (
@@ -105,8 +104,7 @@ pub fn encode_runs(
     ) else {
         return out.extend_from_slice(&EMPTY);
     };
-    let n_counted: usize = counts.iter().map(|&count| usize::from(count > 0)).sum();
-    let n_entries = below.len() + n_counted + above.len();
+    let n_entries = below.len() + filled.n() + above.len();
     let span = usize::from(high - low) + 1;
     if is_dense_shorter(span, n_entries) {
         let at = begin_dense(low, span, out);
@@ -114,9 +112,9 @@ pub fn encode_runs(
         for &(key, count) in below.iter().chain(above) {
             slots[usize::from(key - low)] = (count as f64).to_le_bytes();
         }
-        if counted.is_some() {
-            let behind = &mut slots[usize::from(first_key - low)..];
-            for (slot, &count) in behind.iter_mut().zip(counts) {
+        if let Some((first, last)) = counted {
+            let behind = &mut slots[usize::from(first_key + first as Key - low)..];
+            for (slot, &count) in behind.iter_mut().zip(&counts[first..=last]) {
                 *slot = f64::from(count).to_le_bytes();
             }
         }
@@ -127,9 +125,7 @@ pub fn encode_runs(
         for &(key, count) in below {
             sparse.put(key, count as f64);
         }
-        for (key, &count) in (first_key..).zip(counts) {
-            sparse.put_if_any(key, count);
-        }
+        filled.for_each(|bin| sparse.put(first_key + bin as Key, f64::from(counts[bin])));
         for &(key, count) in above {
             sparse.put(key, count as f64);
         }
@@ -174,8 +170,7 @@ struct Sparse<'s> {
 }
 
 impl<'s> Sparse<'s> {
-    /// Bytes that a store takes at most. The number of entries is at most 2,205 and takes two bytes; an entry that counts
-    /// nothing is overwritten by the next, so that it needs no room of its own.
+    /// Bytes that a store takes at most. The number of entries is at most 2,205 and takes two bytes.
     const fn most(n_entries: usize) -> usize {
         n_entries * MAX_ENTRY + 3
     }
@@ -194,16 +189,6 @@ impl<'s> Sparse<'s> {
     fn put(&mut self, key: Key, count: f64) {
         self.at += put_entry(key - self.previous, count, &mut self.store[self.at..]);
         self.previous = key;
-    }
-
-    /// Writes an entry and goes on behind it only where it counts something: which bins are empty no processor can guess.
-    #[inline(always)]
-    fn put_if_any(&mut self, key: Key, count: u16) {
-        let step = key - self.previous;
-        let written = put_entry(step, f64::from(count), &mut self.store[self.at..]);
-        let is_any = count > 0;
-        self.at += if is_any { written } else { 0 };
-        self.previous = if is_any { key } else { self.previous };
     }
 }
 
