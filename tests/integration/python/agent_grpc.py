@@ -14,6 +14,7 @@ import grpc
 
 SERVICE = "modelmeter.Test"
 LARGE = b"x" * 3_000_000
+HANGING = threading.Event()
 
 
 def echo(request, context):
@@ -22,7 +23,10 @@ def echo(request, context):
     if request == b"fail":
         context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "full: 100 % \u00e9")
     if request == b"hang":
+        HANGING.set()
         time.sleep(60)
+    if request == b"does one hang?":
+        return b"yes" if HANGING.wait(30) else b"no"
     return request
 
 
@@ -79,6 +83,10 @@ def call(address):
             grpc.StatusCode.RESOURCE_EXHAUSTED,
             "full: 100 % \u00e9",
         )
+        hanging = unary.future(b"hang", timeout=60)
+        assert unary(b"does one hang?", timeout=60) == b"yes"
+        assert hanging.cancel()
+        # either side may be the first to see that the time is over
         assert failure_of(lambda: unary(b"hang", timeout=1))[0] == grpc.StatusCode.DEADLINE_EXCEEDED
         missing = channel.unary_unary(path("Nothing"))
         assert failure_of(lambda: missing(b"", timeout=30))[0] == grpc.StatusCode.UNIMPLEMENTED
