@@ -5,7 +5,7 @@
 use clickhouse::{Client, Row};
 use serde::Deserialize;
 
-use super::files::{BOOKKEEPING, MIGRATIONS, Migration, Target, created_objects, setting_names};
+use super::files::{BOOKKEEPING, MIGRATIONS, Migration, TABLE_SETTINGS, Target, created_objects};
 use crate::config::StoreAddress;
 
 /// The oldest server that was tried: what the store relies on was found out on this one.
@@ -268,7 +268,10 @@ async fn single_target(client: &Client) -> Result<(Target, Vec<&'static str>), M
         .await
         .map_err(doing("reading the table settings"))?;
     let is_known = |name: &&str| known.iter().any(|k| k == name);
-    let (settings, left_out): (Vec<_>, Vec<_>) = setting_names().partition(is_known);
+    let (settings, left_out): (Vec<_>, Vec<_>) = TABLE_SETTINGS
+        .iter()
+        .map(|(name, _)| *name)
+        .partition(is_known);
     for setting in &left_out {
         tracing::warn!(
             setting,

@@ -8,50 +8,28 @@ pub struct Migration {
     /// What stands between the number and `.sql`.
     pub name: &'static str,
     pub sql: &'static str,
-    /// How its tables lie on disk.
-    pub layout: Layout,
-}
-
-/// How a table lies on disk.
-#[derive(Debug, Clone, Copy)]
-pub struct Layout {
-    /// Rows of a granule: what is read or skipped at a time.
+    /// Rows of a granule of its tables: what is read or skipped at a time.
     pub granule_rows: u32,
-    /// Of columns that name no codec of their own.
-    pub codec: &'static str,
 }
 
 /// Of 8,192 rows, most are another deployment's. Fewer than this would make the marks of a table of replicas, which has
 /// most rows and columns, too many to be read quickly.
-const LAYOUT: Layout = Layout {
-    granule_rows: 1024,
-    codec: "'ZSTD(1)'",
-};
+const GRANULE_ROWS: u32 = 1024;
 
 /// Where each row has five sketches: ClickHouse takes some 7 us for one that it reads only to pass over. Six hours of a
 /// deployment's response times are read in two thirds of the time that granules of 1,024 rows take.
-const SKETCHES: Layout = Layout {
-    granule_rows: 256,
-    ..LAYOUT
-};
-
-/// Readings hardly compress, and a panel reads 34 columns of them: LZ4 takes a sixth more of the disk and reads in half the
-/// time. Sketches would take more than twice the disk.
-const READINGS: Layout = Layout {
-    codec: "'LZ4'",
-    ..LAYOUT
-};
+const SKETCHES_GRANULE_ROWS: u32 = 256;
 
 macro_rules! migration {
     ($version:literal, $name:literal, $file:literal) => {
-        migration!($version, $name, $file, LAYOUT)
+        migration!($version, $name, $file, GRANULE_ROWS)
     };
-    ($version:literal, $name:literal, $file:literal, $layout:expr) => {
+    ($version:literal, $name:literal, $file:literal, $granule_rows:expr) => {
         Migration {
             version: $version,
             name: $name,
             sql: include_str!(concat!("../../../schemas/clickhouse/", $file)),
-            layout: $layout,
+            granule_rows: $granule_rows,
         }
     };
 }
@@ -61,9 +39,9 @@ pub const BOOKKEEPING: Migration = migration!(0, "migrations", "0000_migrations.
 
 /// All migrations in order. Files are only ever added: an applied one never changes again.
 pub const MIGRATIONS: [Migration; 12] = [
-    migration!(1, "requests", "0001_requests.sql", SKETCHES),
+    migration!(1, "requests", "0001_requests.sql", SKETCHES_GRANULE_ROWS),
     migration!(2, "requests_by_replica", "0002_requests_by_replica.sql"),
-    migration!(3, "replicas", "0003_replicas.sql", READINGS),
+    migration!(3, "replicas", "0003_replicas.sql"),
     migration!(4, "deployments", "0004_deployments.sql"),
     migration!(5, "inference_volume", "0005_inference_volume.sql"),
     migration!(6, "response_time", "0006_response_time.sql"),
@@ -75,9 +53,9 @@ pub const MIGRATIONS: [Migration; 12] = [
     migration!(12, "replica_views_by_day", "0012_replica_views_by_day.sql"),
 ];
 
-/// Settings of every table but its layout: (name, value). A merge syncs nothing by default, and the embedded engine
+/// Settings of every table but its granules: (name, value). A merge syncs nothing by default, and the embedded engine
 /// removes a merge's sources at once, so that power loss would take acknowledged rows with it.
-pub const TABLE_SETTINGS: [(&str, &str); 9] = [
+pub const TABLE_SETTINGS: [(&str, &str); 10] = [
     ("ttl_only_drop_parts", "1"),
     ("fsync_after_insert", "1"),
     ("fsync_part_directory", "1"),
@@ -87,15 +65,8 @@ pub const TABLE_SETTINGS: [(&str, &str); 9] = [
     ("max_suspicious_broken_parts", "0"),
     ("max_suspicious_broken_parts_bytes", "0"),
     (SINGLE_SERVER_DEDUPLICATION, "0"),
+    ("default_compression_codec", "'ZSTD(1)'"),
 ];
-
-/// Younger than the others of a layout: a server that does not know it compresses as it is configured to.
-const CODEC: &str = "default_compression_codec";
-
-/// The names of the settings that a server may not know.
-pub fn setting_names() -> impl Iterator<Item = &'static str> {
-    TABLE_SETTINGS.iter().map(|(name, _)| *name).chain([CODEC])
-}
 
 /// Deduplicating by a block's hash would drop a heartbeat that looks like an earlier one; replicated
 /// tables deduplicate by token instead, with a window of their own.
@@ -164,7 +135,11 @@ impl Migration {
             Target::Single { .. } => String::new(),
             Target::Cluster(ClusterName(name)) => format!(" ON CLUSTER '{name}'"),
         };
-        let settings = target.settings(&self.layout);
+        let settings = format!(
+            "{}, index_granularity = {}",
+            target.settings(),
+            self.granule_rows
+        );
         let mut text = self
             .sql
             .replace(" {on_cluster}", &on_cluster)
@@ -185,26 +160,21 @@ impl Target {
     /// One server that knows every setting.
     pub fn single_with_all_settings() -> Self {
         Self::Single {
-            settings: setting_names().collect(),
+            settings: TABLE_SETTINGS.iter().map(|(name, _)| *name).collect(),
         }
     }
 
-    fn settings(&self, layout: &Layout) -> String {
-        let has = |name: &str| match self {
-            Self::Single { settings } => settings.contains(&name),
-            Self::Cluster(_) => name != SINGLE_SERVER_DEDUPLICATION,
+    fn settings(&self) -> String {
+        let has = |name: &&str| match self {
+            Self::Single { settings } => settings.contains(name),
+            Self::Cluster(_) => **name != *SINGLE_SERVER_DEDUPLICATION,
         };
         let kept: Vec<String> = TABLE_SETTINGS
-            .into_iter()
-            .chain([(CODEC, layout.codec)])
+            .iter()
             .filter(|(name, _)| has(name))
             .map(|(name, value)| format!("{name} = {value}"))
             .collect();
-        format!(
-            "{}, index_granularity = {}",
-            kept.join(", "),
-            layout.granule_rows
-        )
+        kept.join(", ")
     }
 }
 
