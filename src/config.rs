@@ -52,7 +52,7 @@ pub struct KafkaOption {
 }
 
 /// Options that exactness rests on, or that have a flag of their own.
-const PINNED_OPTIONS: [&str; 9] = [
+const PINNED_OPTIONS: [&str; 10] = [
     "auto.offset.reset",
     "bootstrap.servers",
     "check.crcs",
@@ -60,6 +60,7 @@ const PINNED_OPTIONS: [&str; 9] = [
     "enable.auto.offset.store",
     "enable.idempotence",
     "group.id",
+    "group.instance.id",
     "group.protocol",
     "partition.assignment.strategy",
 ];
@@ -220,6 +221,25 @@ impl StoreAddress {
     }
 }
 
+/// The longest name that a broker takes for a member of a group.
+const MAX_INSTANCE_ID: usize = 249;
+
+/// A name that a broker takes for a member of a group.
+///
+/// # Errors
+/// When it is empty, too long, or has other characters.
+pub fn parse_instance_id(text: &str) -> Result<String, String> {
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+    let is_name = (1..=MAX_INSTANCE_ID).contains(&text.len()) && text.bytes().all(is_plain);
+    if is_name && !matches!(text, "." | "..") {
+        Ok(text.to_owned())
+    } else {
+        Err(format!(
+            "{text:?}: a name has 1 to {MAX_INSTANCE_ID} letters, digits, dots, underscores or hyphens"
+        ))
+    }
+}
+
 /// Parses `300ms`, `3s`, `2m` or `1h`.
 ///
 /// # Errors
@@ -259,6 +279,19 @@ mod tests {
     fn a_duration_that_rounds_to_zero_is_none() {
         assert!(parse_duration("0.0000001ms").is_err());
         assert_eq!(parse_duration("0.000001s"), Ok(Duration::from_micros(1)));
+    }
+
+    #[test]
+    fn an_instance_has_a_name_that_a_broker_takes() {
+        assert_eq!(
+            parse_instance_id("rollup-0.a_B"),
+            Ok("rollup-0.a_B".to_owned())
+        );
+        assert!(parse_instance_id(&"a".repeat(MAX_INSTANCE_ID)).is_ok());
+        let too_long = "a".repeat(MAX_INSTANCE_ID + 1);
+        for wrong in ["", ".", "..", "a b", "a/b", "\u{e9}", &too_long] {
+            assert!(parse_instance_id(wrong).is_err(), "{wrong:?}");
+        }
     }
 
     fn args(url: &str, database: Option<&str>) -> StoreArgs {

@@ -46,6 +46,17 @@ pub enum Membership {
     Assigned(Vec<Source>),
     /// Everything that was assigned is to be given up; the sender is dropped or used once nothing is written any more.
     Revoked(std_mpsc::SyncSender<()>),
+    /// This process is no member any more and cannot become one again; why, in Kafka's words.
+    Ended(String),
+}
+
+/// As what a process joins.
+#[derive(Debug, Clone, Copy)]
+pub struct Name<'a> {
+    pub group: &'a str,
+    /// The same at each start of one process: the group gives the next one what the last one had, and puts the last one
+    /// out. Without it each start is a stranger.
+    pub instance_id: Option<&'a str>,
 }
 
 /// What is stored of a partition, for those who watch the group's lag.
@@ -72,7 +83,7 @@ impl Member {
     /// When a setting is not valid or the subscription is refused.
     pub fn join(
         kafka: &KafkaArgs,
-        group: &str,
+        name: &Name<'_>,
         decisions: mpsc::Sender<Membership>,
     ) -> Result<Self, KafkaError> {
         let is_leaving = Arc::new(AtomicBool::new(false));
@@ -85,7 +96,7 @@ impl Member {
         let mut config = ClientConfig::new();
         config
             .set("bootstrap.servers", &kafka.bootstrap)
-            .set("group.id", group)
+            .set("group.id", name.group)
             .set("group.protocol", "classic")
             .set("partition.assignment.strategy", "range")
             .set("session.timeout.ms", SESSION_TIMEOUT_MS)
@@ -94,6 +105,9 @@ impl Member {
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "error")
             .set_log_level(RDKafkaLogLevel::Warning);
+        if let Some(instance_id) = name.instance_id {
+            config.set("group.instance.id", instance_id);
+        }
         for option in &kafka.options {
             config.set(&option.key, &option.value);
         }
@@ -137,8 +151,21 @@ fn poll(
 ) {
     loop {
         // paused from the start, so a message is one that was fetched between assign and pause: the workers read it
-        if let Some(Err(error)) = consumer.poll(POLL) {
-            tracing::warn!(error = %error, "the group's member reports an error");
+        match consumer.poll(POLL) {
+            Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => {
+                let told = consumer.client().fatal_error();
+                let reason = told.map_or_else(|| error.to_string(), |(_, reason)| reason);
+                // the receiver is gone only when the process ends
+                let _ = consumer
+                    .context()
+                    .decisions
+                    .blocking_send(Membership::Ended(reason));
+                return;
+            }
+            Some(Err(error)) => {
+                tracing::warn!(error = %error, "the group's member reports an error");
+            }
+            Some(Ok(_)) | None => {}
         }
         while let Ok(positions) = to_commit.try_recv() {
             if let Err(error) = commit(consumer, topics, &positions) {

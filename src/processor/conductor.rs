@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
+use anyhow::bail;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -77,7 +78,8 @@ impl Conductor {
     /// Runs until the shutdown.
     ///
     /// # Errors
-    /// When a worker dies, on a defect, or when an assignment could not be looked up for a minute.
+    /// When a worker dies, on a defect, when an assignment could not be looked up for a minute, or when the group has
+    /// ended this process's membership.
     pub async fn run(mut self, shutdown: CancellationToken) -> anyhow::Result<()> {
         let mut ticks = interval(self.flush_interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -102,6 +104,9 @@ impl Conductor {
                 Event::Decision(Membership::Revoked(done), since) => {
                     self.give_up(since + REVOKE_DEADLINE, Some(done)).await?;
                     None
+                }
+                Event::Decision(Membership::Ended(reason), _) => {
+                    bail!("Kafka has put this process out of its group: {reason}")
                 }
                 Event::Report(report) => self.engine.on_report(report)?,
                 Event::Tick => Some(Work::Flush(self.engine.kind_of_tick())),
@@ -180,7 +185,7 @@ impl Conductor {
             tracing::warn!("the group could not be left in time; it will notice by itself");
         }
         if is_stored {
-            tracing::info!("everything folded is stored; the group is left");
+            tracing::info!("everything folded is stored; the member has ended");
         }
         Ok(())
     }

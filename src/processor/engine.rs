@@ -19,7 +19,7 @@ use super::{ProcessorArgs, cores};
 use crate::bus::avro::SchemaRegistry;
 use crate::bus::broker::Broker;
 use crate::bus::dead_letters::{DeadLetter, DeadLetters};
-use crate::bus::member::{Commit, Member, Membership, topic_of};
+use crate::bus::member::{Commit, Member, Membership, Name, topic_of};
 use crate::config::{StoreAddress, TopicArgs};
 use crate::core::delta::FlushKind;
 use crate::core::marks::MAX_PRODUCERS;
@@ -97,6 +97,10 @@ impl Engine {
         let writer = Writer::new(address, status.clone())
             .await
             .context("ClickHouse's settings cannot be read")?;
+        let name = Name {
+            group: &args.group,
+            instance_id: args.instance_id.as_deref(),
+        };
         Ok(Self {
             coarse_flush_interval: args.coarse_flush_interval,
             topics: args.kafka.topics.clone(),
@@ -104,7 +108,7 @@ impl Engine {
             writer,
             broker: Arc::new(Broker::new(&args.kafka, &args.group)?),
             dead_letters: DeadLetters::new(&args.kafka)?,
-            member: Some(Member::join(&args.kafka, &args.group, decide)?),
+            member: Some(Member::join(&args.kafka, &name, decide)?),
             status,
             owned: BTreeMap::new(),
             generation: 0,

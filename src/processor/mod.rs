@@ -37,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bus::avro::SchemaRegistry;
 use crate::bus::topics::{self, TopicError};
-use crate::config::{KafkaArgs, StoreArgs, parse_duration};
+use crate::config::{KafkaArgs, StoreArgs, parse_duration, parse_instance_id};
 use crate::core::ids::{DEFAULT_MAX_DEPLOYMENTS, DEFAULT_MAX_REPLICAS, IdLimits};
 use crate::probes;
 use crate::store::migrate::apply::{self, MigrateError};
@@ -61,6 +61,11 @@ pub struct ProcessorArgs {
     /// The consumer group; processes of one group share the partitions.
     #[arg(long, default_value = "modelmeter-processor")]
     pub group: String,
+    /// This process's own name in the group, the same at each start, such as the pod's in a StatefulSet: started again it
+    /// has its partitions back at once, and not only when the session of the one that died has ended. A stop then does
+    /// not leave the group, which waits for the next start as long as a session lasts.
+    #[arg(long, env = "MODELMETER_INSTANCE_ID", value_parser = parse_instance_id, value_name = "NAME")]
+    pub instance_id: Option<String>,
     /// Threads that fold, one consumer each; as many as there are cores without it.
     #[arg(long)]
     pub workers: Option<usize>,

@@ -11,7 +11,10 @@ use crate::support::process::Role;
 use crate::support::publish::Publisher;
 use crate::support::random::{self, Random};
 use crate::support::space::{CATCH_UP, LEDGER_TABLES, ROLLUPS, Space};
-use crate::support::wait_for;
+use crate::support::{wait_for, wait_until};
+
+/// Longer than any test waits.
+const LONG_SESSION: [&str; 2] = ["-X", "session.timeout.ms=240000"];
 
 /// Requests of each message that `publish` sends.
 const EVENTS: i64 = 20;
@@ -202,6 +205,49 @@ fn members_come_and_go_and_nothing_is_lost() {
     }
     let mut running: Vec<&mut Role> = members.iter_mut().collect();
     space.wait_until_counted(&publisher.ends(), &mut running);
+    assert_counted(&space, n_requests);
+}
+
+/// With a session that outlasts the test, nobody gets a dead member's partitions but its next start.
+#[test]
+fn a_killed_instance_has_its_partitions_at_its_next_start() {
+    let space = Space::new();
+    let publisher = Publisher::new(&space.kafka, &space.topics);
+    let mut random = Random::new(random::seed("instances"));
+    let deployments = ["a", "b", "c", "d", "e", "f", "g", "h"];
+    let named = |name| space.processor(&[&["--instance-id", name], &LONG_SESSION[..]].concat());
+    let (mut killed, mut other) = (named("rollup-0"), named("rollup-1"));
+    for processor in [&mut killed, &mut other] {
+        wait_until_ready(&processor.address());
+    }
+    let mut n_requests = 0;
+    for _ in 0..2 {
+        n_requests += publish(&publisher, &mut random, &deployments, &["1", "2"], 5);
+        killed.kill();
+        killed = named("rollup-0");
+        n_requests += publish(&publisher, &mut random, &deployments, &["1", "2"], 5);
+        space.wait_until_counted(&publisher.ends(), &mut [&mut killed, &mut other]);
+    }
+    assert_counted(&space, n_requests);
+}
+
+#[test]
+fn the_first_of_two_with_one_name_ends_and_says_why() {
+    let space = Space::new();
+    let publisher = Publisher::new(&space.kafka, &space.topics);
+    let mut random = Random::new(random::seed("namesakes"));
+    let deployments = ["a", "b", "c", "d"];
+    let named = || space.processor(&[&["--instance-id", "rollup-0"], &LONG_SESSION[..]].concat());
+    let mut first = named();
+    wait_until_ready(&first.address());
+    let mut n_requests = publish(&publisher, &mut random, &deployments, &["1"], 5);
+    let mut second = named();
+    wait_until("the first has ended", CATCH_UP, || !first.is_running());
+    let told = first.tail();
+    assert!(told.contains("out of its group"), "{told}");
+    assert!(told.contains("fenced"), "{told}");
+    n_requests += publish(&publisher, &mut random, &deployments, &["1"], 5);
+    space.wait_until_counted(&publisher.ends(), &mut [&mut second]);
     assert_counted(&space, n_requests);
 }
 

@@ -66,7 +66,9 @@ impl Commands {
         } = &self.args.processor;
         let mut arguments = self
             .connected(&["processor"])
-            .with("--listen", format!("127.0.0.1:{port}"));
+            .with("--listen", format!("127.0.0.1:{port}"))
+            // the one processor of this broker: started again, it need not wait for its own session to end
+            .with("--instance-id", "up");
         for (flag, value) in [
             ("--workers", workers),
             ("--flush-interval", flush_interval),

@@ -35,8 +35,16 @@ const STAY: i64 = 125;
 const SHORT_SESSION: &[&str] = &["--workers", "1", "-X", "session.timeout.ms=6000"];
 const OWN_SESSION: &[&str] = &["--workers", "1"];
 
+/// What each processor is called in the group, where it has a name of its own.
+const NAMES: [&str; 2] = ["rollup-0", "rollup-1"];
+
 /// The number of the proxy of a third process.
 const THIRD: usize = 2;
+
+fn arguments(role: &[&'static str], which: usize, is_named: bool) -> Vec<&'static str> {
+    let named = ["--instance-id", NAMES[which]];
+    [role, if is_named { &named } else { &[] }].concat()
+}
 
 pub struct Bench<'a> {
     parts: &'a mut Parts,
@@ -47,6 +55,8 @@ pub struct Bench<'a> {
     proxies: [FaultProxy; 3],
     processors: [Role; 2],
     role: &'static [&'static str],
+    /// Whether the processors have names of their own in the group: then a killed one's next start waits for no session.
+    is_named: bool,
     /// Longer stalls, more members that come and go, and the session that the product has.
     is_long: bool,
 }
@@ -56,12 +66,16 @@ impl<'a> Bench<'a> {
         parts: &'a mut Parts,
         random: &'a mut Random,
         report: &'a mut Report,
+        is_named: bool,
         is_long: bool,
     ) -> Self {
         let space = Space::on(&parts.addresses());
         let proxies = [(); 3].map(|()| FaultProxy::before(&parts.clickhouse));
         let role = if is_long { OWN_SESSION } else { SHORT_SESSION };
-        let processors = [0, 1].map(|which: usize| space.processor_by(proxies[which].url(), role));
+        let processors = [0, 1].map(|which: usize| {
+            let arguments = arguments(role, which, is_named);
+            space.processor_by(proxies[which].url(), &arguments)
+        });
         Self {
             parts,
             random,
@@ -70,6 +84,7 @@ impl<'a> Bench<'a> {
             proxies,
             processors,
             role,
+            is_named,
             is_long,
         }
     }
@@ -113,7 +128,7 @@ impl<'a> Bench<'a> {
                 "the late insert was not refused: {answer}"
             );
         }
-        let names: Vec<_> = strikes.iter().map(|strike| strike.name()).collect();
+        let names = self.names_of(strikes);
         let outcome = Outcome {
             fenced: self.fenced() - fenced_before,
             recovered: Some(recovered),
@@ -275,9 +290,10 @@ impl<'a> Bench<'a> {
     }
 
     fn start_processor(&mut self, which: usize) {
+        let arguments = arguments(self.role, which, self.is_named);
         self.processors[which] = self
             .space
-            .processor_by(self.proxies[which].url(), self.role);
+            .processor_by(self.proxies[which].url(), &arguments);
     }
 
     /// Lets a number of messages pass.
@@ -320,13 +336,26 @@ impl<'a> Bench<'a> {
         self.space
             .wait_until_counted(&publisher.ends(), &mut [first, second]);
         if let Err(differences) = tables::compare_all(&self.space, publisher) {
-            let names: Vec<_> = strikes.iter().map(|strike| strike.name()).collect();
+            let names = self.names_of(strikes);
             let outcome = self.lost_and_doubled(publisher);
             self.report.tell(&names, outcome);
             panic!("{strikes:?}: {differences}");
         }
         let (agrees, lines) = self.space.audit();
         assert!(agrees, "{strikes:?}: the audit disagrees:\n{lines}");
+    }
+
+    /// As the report has them: who dies with a name of its own is back sooner.
+    fn names_of(&self, strikes: &[Strike]) -> Vec<String> {
+        let name_of = |strike: &Strike| {
+            let name = strike.name();
+            if self.is_named && strike.is_of_a_member() {
+                format!("{name}, named")
+            } else {
+                name
+            }
+        };
+        strikes.iter().map(name_of).collect()
     }
 
     /// How many events and samples are missing from the tables, and how many are too many.

@@ -57,7 +57,7 @@ impl Report {
 impl Drop for Report {
     fn drop(&mut self) {
         println!(
-            "crash: {:<28} {:>6} {:>5} {:>7} {:>7} {:>23} {:>23}",
+            "crash: {:<34} {:>6} {:>5} {:>7} {:>7} {:>23} {:>23}",
             "fault",
             "rounds",
             "lost",
@@ -68,7 +68,7 @@ impl Drop for Report {
         );
         for (fault, tally) in &mut self.faults {
             println!(
-                "crash: {fault:<28} {:>6} {:>5} {:>7} {:>7} {:>23} {:>23}",
+                "crash: {fault:<34} {:>6} {:>5} {:>7} {:>7} {:>23} {:>23}",
                 tally.rounds,
                 tally.lost,
                 tally.doubled,

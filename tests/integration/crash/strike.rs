@@ -98,6 +98,19 @@ impl Strike {
         }
     }
 
+    /// Whether a member of the group dies.
+    pub fn is_of_a_member(self) -> bool {
+        matches!(
+            self,
+            Self::KillAt(_)
+                | Self::LateInsert
+                | Self::KillProcessor
+                | Self::KillInRebalance
+                | Self::KillYoung
+                | Self::KillBoth
+        )
+    }
+
     /// Its name in the report.
     pub fn name(self) -> String {
         match self {
