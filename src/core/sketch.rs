@@ -79,7 +79,10 @@ impl Sketch {
         }
         if let Some(theirs) = &other.bins {
             let before = self.heap_bytes();
-            self.bins.get_or_insert_default().merge(theirs);
+            match &mut self.bins {
+                Some(mine) => mine.merge(theirs),
+                None => self.bins = Some(theirs.clone()),
+            }
             grown += self.heap_bytes().saturating_sub(before);
         }
         grown
@@ -89,15 +92,10 @@ impl Sketch {
     #[inline(never)]
     fn fold_few(&mut self) -> usize {
         let before = self.heap_bytes();
-        let few = &self.few[..usize::from(self.n_few)];
-        let (low, high) = few.iter().fold((Key::MAX, 0), |(low, high), &key| {
-            (low.min(key), high.max(key))
-        });
+        let few = &mut self.few[..usize::from(self.n_few)];
         let bins = self.bins.get_or_insert_default();
-        if low <= high {
-            bins.make_room(low, high);
-        }
-        for &key in few {
+        bins.make_room_for(few);
+        for &key in &*few {
             bins.add_one(key);
         }
         self.n_few = 0;
@@ -272,6 +270,45 @@ mod tests {
                 assert_eq!(state[18], form);
                 assert_eq!(read_state(&state), expected.into_iter().collect::<Vec<_>>());
             }
+        }
+    }
+
+    #[test]
+    fn an_outlier_stands_apart_and_the_others_in_bins() {
+        for outlier in [1, 500] {
+            let mut sketch = Sketch::default();
+            // the first fold decides where the bins begin, the second meets the outlier once more
+            for i in 0..2 * FEW as Key {
+                sketch.insert_key(if i % 10 == 4 {
+                    outlier
+                } else {
+                    230 + i * 7 % 100
+                });
+            }
+            sketch.fold_few();
+            let bins = sketch.bins.as_ref().expect("many values");
+            assert_eq!(bins.spilled.len(), 1, "{:?}", bins.spilled);
+            assert_eq!(bins.spilled[0].0, outlier);
+        }
+    }
+
+    #[test]
+    fn bins_of_many_values_stay_bins_in_a_merge() {
+        let mut wide = Sketch::default();
+        for i in 0..2_000 {
+            wide.insert_key(100 + i * 13 % 400);
+        }
+        let mut few = Sketch::default();
+        for key in 0..=FEW as Key {
+            few.insert_key(100 + key);
+        }
+        for mut sum in [Sketch::default(), few] {
+            sum.merge(&wide);
+            assert!(
+                sum.bins
+                    .as_ref()
+                    .is_some_and(|bins| bins.spilled.is_empty())
+            );
         }
     }
 

@@ -12,7 +12,7 @@ const NARROW_SPAN: usize = 256;
 const EVENTS_PER_BIN: u64 = 4;
 
 /// Counts by key over one contiguous span, and what does not fit there.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Bins {
     first_key: Key,
     counts: Vec<u16>,
@@ -43,27 +43,54 @@ impl Bins {
             .map(|(key, &count)| (key, u64::from(count)))
     }
 
-    /// Widens the span to hold `low..=high`, unless that would be mostly empty.
-    pub fn make_room(&mut self, low: Key, high: Key) {
+    /// Widens the span to hold `keys`, in no order, but for those that stand so far from the others that it would be mostly
+    /// empty.
+    pub fn make_room_for(&mut self, keys: &mut [Key]) {
+        let (low, high) = keys.iter().fold((Key::MAX, 0), |(low, high), &key| {
+            (low.min(key), high.max(key))
+        });
+        let n_coming = keys.len() as u64;
+        if low > high || self.try_room(low, high, n_coming) {
+            return;
+        }
+        keys.sort_unstable();
+        let middle = match self.span() {
+            Some((first, last)) => first.midpoint(last),
+            None => keys[keys.len() / 2],
+        };
+        let mut near = &*keys;
+        while let [first, between @ .., last] = near {
+            near = if middle.saturating_sub(*first) > last.saturating_sub(middle) {
+                &near[1..]
+            } else {
+                &near[..=between.len()]
+            };
+            if self.try_room(near[0], near[near.len() - 1], n_coming) {
+                return;
+            }
+        }
+    }
+
+    /// Widens the span to hold `low..=high`; false where that would be mostly empty, `n_coming` values included.
+    fn try_room(&mut self, low: Key, high: Key, n_coming: u64) -> bool {
         let (first, last) = match self.span() {
-            Some((first, last)) if first <= low && high <= last => return,
+            Some((first, last)) if first <= low && high <= last => return true,
             Some((first, last)) => (first.min(low), last.max(high)),
             None => (low, high),
         };
         let first = first / BIN_STEP * BIN_STEP;
         let n = usize::from((last / BIN_STEP + 1) * BIN_STEP - first);
-        if n > NARROW_SPAN && self.total < EVENTS_PER_BIN * n as u64 {
-            // what is near the present span is still worth a widening; the rest goes to `spilled`
-            return self.make_room_nearby(low, high);
+        let is_worth_it = n <= NARROW_SPAN || self.total + n_coming >= EVENTS_PER_BIN * n as u64;
+        if is_worth_it {
+            self.widen(first, n);
         }
-        self.widen(first, n);
+        is_worth_it
     }
 
+    /// Widens the span by a step to either side where that reaches `low` or `high`.
     fn make_room_nearby(&mut self, low: Key, high: Key) {
         let Some((first, last)) = self.span() else {
-            // the first values are already wide apart: start from the lower end
-            let first = low / BIN_STEP * BIN_STEP;
-            return self.widen(first, usize::from(BIN_STEP));
+            return;
         };
         let step_below = (first - first.min(BIN_STEP)) / BIN_STEP * BIN_STEP;
         let step_above = last + BIN_STEP;
@@ -137,10 +164,11 @@ impl Bins {
     /// Adds everything that `other` holds.
     pub fn merge(&mut self, other: &Self) {
         if let Some((low, high)) = other.span() {
-            self.make_room(low, high);
-            match self.span() {
-                Some((first, last)) if first <= low && high <= last => self.merge_within(other),
-                _ => other.dense().for_each(|(key, count)| self.add(key, count)),
+            if self.try_room(low, high, other.total) {
+                self.merge_within(other);
+            } else {
+                self.make_room_nearby(low, high);
+                other.dense().for_each(|(key, count)| self.add(key, count));
             }
         }
         for &(key, count) in &other.spilled {

@@ -51,10 +51,13 @@ pub fn measure(report: &mut Report) -> anyhow::Result<()> {
     for shape in Shape::ALL {
         stage.migrate(shape, &database(shape, 0))?;
         let filled = fill(shape, &stage.kafka)?;
-        let (mut calls, mut processors) = (Vec::new(), Vec::new());
+        let [mut calls, mut processors, mut engines, mut walls] = [const { Vec::new() }; 4];
         for round in 0..ROUNDS {
             calls.push(stage.call(&filled)?);
-            processors.push(stage.process(&filled, &database(shape, round))?);
+            let spent = stage.process(&filled, &database(shape, round))?;
+            processors.push(spent.processor_ns);
+            engines.push(spent.engine_ns);
+            walls.push(spent.wall_ns);
         }
         let per_event = |ns: Vec<u64>| median(ns) as f64 / filled.n_events as f64;
         let (call, processor) = (per_event(calls), per_event(processors));
@@ -66,6 +69,8 @@ pub fn measure(report: &mut Report) -> anyhow::Result<()> {
             call_ns_per_event: call,
             processor_ns_per_event: processor,
             share_of_call: call / processor,
+            engine_ns_per_event: per_event(engines),
+            wall_ns_per_event: per_event(walls),
             aim_share_of_call: AIM_SHARE_OF_CALL,
             aim_ns_per_event: AIM_NS_PER_EVENT,
         });
@@ -84,6 +89,14 @@ fn topic(shape: Shape) -> String {
 
 fn database(shape: Shape, round: usize) -> String {
     format!("bench_{}_{round}", shape.name())
+}
+
+/// What one round took from when the processor listens until every table's ledger is at the topic's end.
+struct Spent {
+    processor_ns: u64,
+    /// The engine's CPU meanwhile: inserts, and the merges that began by then.
+    engine_ns: u64,
+    wall_ns: u64,
 }
 
 /// What a topic holds.
@@ -142,7 +155,7 @@ struct Stage {
     clickhouse: String,
     runtime: tokio::runtime::Runtime,
     _broker: Part,
-    _engine: Part,
+    engine: Part,
     /// Last, so that it goes after those who write into it.
     dir: tempfile::TempDir,
 }
@@ -170,7 +183,7 @@ impl Stage {
                 .enable_all()
                 .build()?,
             _broker: broker,
-            _engine: engine,
+            engine,
             cores,
             dir,
         })
@@ -222,8 +235,7 @@ impl Stage {
         Ok(numbers.1.parse()?)
     }
 
-    /// CPU-nanoseconds of the processor from when it listens until every table's ledger is at the topic's end.
-    fn process(&self, filled: &Filled, database: &str) -> anyhow::Result<u64> {
+    fn process(&self, filled: &Filled, database: &str) -> anyhow::Result<Spent> {
         self.migrate(filled.shape, database)?;
         let requests = topic(filled.shape);
         let mut arguments = vec!["processor", "--workers", "1", "--listen", "127.0.0.1:0"];
@@ -233,15 +245,20 @@ impl Stage {
         let dir: &Path = self.dir.path();
         let processor = Part::start("processor", &arguments, &self.cores.measured, dir)?;
         processor.address()?;
-        let begun = processor.cpu_ns()?;
-        let deadline = Instant::now() + CATCH_UP;
+        let (begun, engine_begun) = (processor.cpu_ns()?, self.engine.cpu_ns()?);
+        let begun_at = Instant::now();
+        let deadline = begun_at + CATCH_UP;
         while self.ask(database, &lowest_ledger())? < filled.n_messages {
             if Instant::now() >= deadline {
                 bail!("the processor did not catch up:\n{}", processor.tail());
             }
             sleep(POLL);
         }
-        let spent = processor.cpu_ns()? - begun;
+        let spent = Spent {
+            processor_ns: processor.cpu_ns()? - begun,
+            engine_ns: self.engine.cpu_ns()? - engine_begun,
+            wall_ns: u64::try_from(begun_at.elapsed().as_nanos()).context("a round of years")?,
+        };
         drop(processor);
         let counted = self.ask(database, "SELECT toUInt64(sum(requests)) FROM requests_10s")?;
         ensure!(

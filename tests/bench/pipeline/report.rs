@@ -44,6 +44,10 @@ pub struct EndToEnd {
     pub processor_ns_per_event: f64,
     /// The processor's rate on one core, as a part of the call's.
     pub share_of_call: f64,
+    /// The engine's CPU meanwhile, on the other cores: it inserts, and merges what was inserted.
+    pub engine_ns_per_event: f64,
+    /// The inverse of the rate at which all of it together caught up.
+    pub wall_ns_per_event: f64,
     pub aim_share_of_call: f64,
     pub aim_ns_per_event: f64,
 }
@@ -96,6 +100,11 @@ impl Report {
             "  its rate beside the call's    {:>8.0} %              (aim {:.0} %)",
             found.share_of_call * 100.0,
             AIM_SHARE_OF_CALL * 100.0
+        );
+        println!(
+            "  the engine meanwhile          {:>8.1} CPU-ns an event, and together {:.0} events a second",
+            found.engine_ns_per_event,
+            1e9 / found.wall_ns_per_event
         );
         self.end_to_end.push(found);
     }
