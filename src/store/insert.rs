@@ -116,6 +116,9 @@ impl InsertError {
 
 /// Settings without which an insert is not one part, or not guarded. In the statement itself, since profiles change
 /// what a session has.
+///
+/// `optimize_on_insert` merges rows of one key before the part is written. No key stands twice in a block, so that there
+/// is nothing to merge, but each sketch would be copied: a fifth of what the engine spends on an insert and its merges.
 const PINS: [(&str, &str); 24] = [
     ("async_insert", "0"),
     ("max_insert_threads", "1"),
@@ -138,7 +141,7 @@ const PINS: [(&str, &str); 24] = [
     ("max_rows_to_read", "0"),
     ("read_overflow_mode", "'throw'"),
     ("additional_table_filters", "{}"),
-    ("optimize_on_insert", "1"),
+    ("optimize_on_insert", "0"),
     ("enable_parallel_replicas", "0"),
     ("insert_deduplicate", "0"),
 ];

@@ -31,7 +31,7 @@ const PINS: &str = "SETTINGS async_insert=0, max_insert_threads=1, max_threads=1
     use_strict_insert_block_limits=0, input_format_parallel_parsing=0, input_format_allow_errors_num=0, \
     input_format_allow_errors_ratio=0, aggregate_functions_null_for_empty=0, limit=0, offset=0, max_execution_time=0, \
     timeout_overflow_mode='throw', max_rows_to_read=0, read_overflow_mode='throw', additional_table_filters={}, \
-    optimize_on_insert=1, enable_parallel_replicas=0, insert_deduplicate=0";
+    optimize_on_insert=0, enable_parallel_replicas=0, insert_deduplicate=0";
 
 const ID: &str = "modelmeter:default.requests_10s";
 
