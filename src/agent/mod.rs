@@ -25,6 +25,7 @@ pub mod loss;
 pub mod meter;
 mod orphans;
 pub mod out;
+mod pages;
 pub mod proxy;
 pub mod readiness;
 pub mod readings;
@@ -118,6 +119,7 @@ pub async fn run(args: AgentArgs, shutdown: CancellationToken) -> anyhow::Result
         posted: from_server,
     };
     let publisher = publisher(&args, &config, surroundings)?.start(ending.clone())?;
+    tokio::spawn(pages::give_back_after_start());
     let drain = async {
         shutdown.cancelled().await;
         if let Some(proxy) = &proxy {
