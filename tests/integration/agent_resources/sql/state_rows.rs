@@ -13,7 +13,7 @@ use crate::support::wait_for;
 
 const DEPLOYMENT: &str = "states";
 
-/// Says since when its process is there, loads for three seconds, listens, and crashes or stops when it is told to, which takes it two more.
+/// Says since when its process is there, loads for ten seconds, listens, and crashes or stops when it is told to, which takes it two more.
 const SERVER: &str = r#"
 import os, signal, socket, sys, time
 log = open(sys.argv[1] + "/times", "a", buffering=1)
@@ -24,7 +24,7 @@ signal.signal(signal.SIGTERM, stop)
 uptime = float(open("/proc/uptime").read().split()[0])
 ticks = int(open("/proc/self/stat").read().rsplit(")", 1)[1].split()[19])
 note("start", uptime - ticks / os.sysconf("SC_CLK_TCK"))
-time.sleep(3)
+time.sleep(10)
 listener = socket.create_server(("127.0.0.1", int(sys.argv[2])))
 note("ready")
 listener.settimeout(0.02)
