@@ -93,11 +93,7 @@ impl Sketch {
     fn fold_few(&mut self) -> usize {
         let before = self.heap_bytes();
         let few = &mut self.few[..usize::from(self.n_few)];
-        let bins = self.bins.get_or_insert_default();
-        bins.make_room_for(few);
-        for &key in &*few {
-            bins.add_one(key);
-        }
+        self.bins.get_or_insert_default().add_each(few);
         self.n_few = 0;
         self.heap_bytes().saturating_sub(before)
     }
@@ -290,6 +286,19 @@ mod tests {
             assert_eq!(bins.spilled.len(), 1, "{:?}", bins.spilled);
             assert_eq!(bins.spilled[0].0, outlier);
         }
+    }
+
+    #[test]
+    fn the_most_of_what_comes_later_decides_how_bins_widen() {
+        let mut sketch = Sketch::default();
+        let first = (0..FEW).map(|i| 224 + i as Key * 4);
+        let later = std::iter::repeat_n(470, FEW - 1).chain([190]);
+        for key in first.chain(later) {
+            sketch.insert_key(key);
+        }
+        sketch.fold_few();
+        let bins = sketch.bins.as_ref().expect("many values");
+        assert_eq!(bins.spilled, [(190, 1)]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::state;
 const BIN_STEP: u16 = 32;
 
 /// Up to this span (a factor of 160 between the fastest and the slowest) bins are simply widened. Beyond it only once
-/// the bins hold `EVENTS_PER_BIN` a bin, so that one outlier does not cost a kilobyte.
+/// there are `EVENTS_PER_BIN` a bin, those that come included, so that one outlier does not cost a kilobyte.
 const NARROW_SPAN: usize = 256;
 const EVENTS_PER_BIN: u64 = 4;
 
@@ -44,47 +44,53 @@ impl Bins {
     }
 
     /// Widens the span to hold `keys`, in no order, but for those that stand so far from the others that it would be mostly
-    /// empty.
-    pub fn make_room_for(&mut self, keys: &mut [Key]) {
+    /// empty. Where there are such, it sorts the keys.
+    fn make_room_for(&mut self, keys: &mut [Key]) {
         let (low, high) = keys.iter().fold((Key::MAX, 0), |(low, high), &key| {
             (low.min(key), high.max(key))
         });
         let n_coming = keys.len() as u64;
-        if low > high || self.try_room(low, high, n_coming) {
+        if low > high || self.try_widen(low, high, n_coming) {
             return;
         }
         keys.sort_unstable();
-        let middle = match self.span() {
-            Some((first, last)) => first.midpoint(last),
-            None => keys[keys.len() / 2],
-        };
-        let mut near = &*keys;
-        while let [first, between @ .., last] = near {
-            near = if middle.saturating_sub(*first) > last.saturating_sub(middle) {
-                &near[1..]
-            } else {
-                &near[..=between.len()]
-            };
-            if self.try_room(near[0], near[near.len() - 1], n_coming) {
-                return;
+        // of the runs that fit, the one with the most keys
+        let (mut first, mut best) = (0, 0..0);
+        for (last, &high) in keys.iter().enumerate() {
+            while first < last && self.widened(keys[first], high, n_coming).is_none() {
+                first += 1;
             }
+            let fits = self.widened(keys[first], high, n_coming).is_some();
+            if fits && last + 1 - first > best.len() {
+                best = first..last + 1;
+            }
+        }
+        if let [low, ..] = keys[best.clone()] {
+            self.try_widen(low, keys[best.end - 1], n_coming);
         }
     }
 
     /// Widens the span to hold `low..=high`; false where that would be mostly empty, `n_coming` values included.
-    fn try_room(&mut self, low: Key, high: Key, n_coming: u64) -> bool {
+    fn try_widen(&mut self, low: Key, high: Key, n_coming: u64) -> bool {
+        let widened = self.widened(low, high, n_coming);
+        if let Some((first, n)) = widened {
+            self.widen(first, n);
+        }
+        widened.is_some()
+    }
+
+    /// The first key and the bins of the span that holds `low..=high` too; none where it would be mostly empty.
+    fn widened(&self, low: Key, high: Key, n_coming: u64) -> Option<(Key, usize)> {
         let (first, last) = match self.span() {
-            Some((first, last)) if first <= low && high <= last => return true,
             Some((first, last)) => (first.min(low), last.max(high)),
             None => (low, high),
         };
         let first = first / BIN_STEP * BIN_STEP;
         let n = usize::from((last / BIN_STEP + 1) * BIN_STEP - first);
-        let is_worth_it = n <= NARROW_SPAN || self.total + n_coming >= EVENTS_PER_BIN * n as u64;
-        if is_worth_it {
-            self.widen(first, n);
-        }
-        is_worth_it
+        let is_worth_it = n <= NARROW_SPAN
+            || n == self.counts.len()
+            || self.total + n_coming >= EVENTS_PER_BIN * n as u64;
+        is_worth_it.then_some((first, n))
     }
 
     /// Widens the span by a step to either side where that reaches `low` or `high`.
@@ -129,22 +135,25 @@ impl Bins {
         }
     }
 
-    /// Counts one value.
-    #[inline]
-    pub fn add_one(&mut self, key: Key) {
-        let index = usize::from(key.wrapping_sub(self.first_key));
-        if let Some(bin) = self.counts.get_mut(index)
-            && let Some(sum) = bin.checked_add(1)
-        {
-            *bin = sum;
-            self.total += 1;
-        } else {
-            self.add(key, 1);
+    /// Counts a value of each of the keys, which are in no order.
+    pub fn add_each(&mut self, keys: &mut [Key]) {
+        self.make_room_for(keys);
+        let mut n_within = 0;
+        for &key in &*keys {
+            let index = usize::from(key.wrapping_sub(self.first_key));
+            match self.counts.get_mut(index) {
+                Some(bin) if *bin < u16::MAX => {
+                    *bin += 1;
+                    n_within += 1;
+                }
+                _ => self.add(key, 1),
+            }
         }
+        self.total += n_within;
     }
 
     /// Counts `count` values.
-    pub fn add(&mut self, key: Key, count: u64) {
+    fn add(&mut self, key: Key, count: u64) {
         self.total += count;
         let index = usize::from(key.wrapping_sub(self.first_key));
         if let Some(bin) = self.counts.get_mut(index)
@@ -164,7 +173,7 @@ impl Bins {
     /// Adds everything that `other` holds.
     pub fn merge(&mut self, other: &Self) {
         if let Some((low, high)) = other.span() {
-            if self.try_room(low, high, other.total) {
+            if self.try_widen(low, high, other.total) {
                 self.merge_within(other);
             } else {
                 self.make_room_nearby(low, high);
