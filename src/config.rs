@@ -221,22 +221,38 @@ impl StoreAddress {
     }
 }
 
-/// The longest name that a broker takes for a member of a group.
-const MAX_INSTANCE_ID: usize = 249;
+/// A broker takes 249 characters for a member of a group, of which [`InstanceId::reading`] adds some.
+const MAX_INSTANCE_ID: usize = 200;
 
-/// A name that a broker takes for a member of a group.
-///
-/// # Errors
-/// When it is empty, too long, or has other characters.
-pub fn parse_instance_id(text: &str) -> Result<String, String> {
-    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
-    let is_name = (1..=MAX_INSTANCE_ID).contains(&text.len()) && text.bytes().all(is_plain);
-    if is_name && !matches!(text, "." | "..") {
-        Ok(text.to_owned())
-    } else {
-        Err(format!(
-            "{text:?}: a name has 1 to {MAX_INSTANCE_ID} letters, digits, dots, underscores or hyphens"
-        ))
+/// The name of one process in its group, the same at each of its starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstanceId(String);
+
+impl std::str::FromStr for InstanceId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+        if (1..=MAX_INSTANCE_ID).contains(&text.len()) && text.bytes().all(is_plain) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(format!(
+                "{text:?}: a name has 1 to {MAX_INSTANCE_ID} letters, digits, dots, underscores or hyphens"
+            ))
+        }
+    }
+}
+
+impl InstanceId {
+    /// The `group.instance.id` of a process that reads these topics, of so many partitions each. A group gives a member that
+    /// is back what it had, without a look at what there is to read by now: whoever reads something else is another member.
+    pub fn reading(&self, topics: &[(String, usize)]) -> String {
+        let text: String = topics
+            .iter()
+            .map(|(topic, partitions)| format!("{topic}:{partitions}\n"))
+            .collect();
+        let fingerprint = cityhash_rs::cityhash_110_128(text.as_bytes());
+        format!("{}.{:016x}", self.0, fingerprint >> 64)
     }
 }
 
@@ -283,14 +299,17 @@ mod tests {
 
     #[test]
     fn an_instance_has_a_name_that_a_broker_takes() {
-        assert_eq!(
-            parse_instance_id("rollup-0.a_B"),
-            Ok("rollup-0.a_B".to_owned())
-        );
-        assert!(parse_instance_id(&"a".repeat(MAX_INSTANCE_ID)).is_ok());
-        let too_long = "a".repeat(MAX_INSTANCE_ID + 1);
-        for wrong in ["", ".", "..", "a b", "a/b", "\u{e9}", &too_long] {
-            assert!(parse_instance_id(wrong).is_err(), "{wrong:?}");
+        let longest = "a".repeat(MAX_INSTANCE_ID);
+        let topics = |partitions| [("requests".to_owned(), partitions)];
+        for name in ["rollup-0.a_B", ".", &longest] {
+            let id: InstanceId = name.parse().expect("a name");
+            let told = id.reading(&topics(12));
+            assert!(told.starts_with(name) && told.len() <= 249, "{told}");
+            assert_eq!(told, id.reading(&topics(12)));
+            assert_ne!(told, id.reading(&topics(13)));
+        }
+        for wrong in ["", "a b", "a/b", "\u{e9}", &(longest + "a")] {
+            assert!(wrong.parse::<InstanceId>().is_err(), "{wrong:?}");
         }
     }
 

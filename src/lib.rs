@@ -35,7 +35,7 @@
 //! Only where C is called or a cache line is wished for, each block with its argument: [`bus::fetch`] and [`bus::broker`]
 //! (librdkafka's batch call, leader epochs, topic ids), [`core::level`] (prefetch), [`processor::cores`] (CPU affinity), [`processor::memory`]
 //! (allocator thresholds), [`local::clickhouse`] (the engine's C functions), [`local::process`]
-//! (PDEATHSIG, signals), [`agent`] (clearing dead orphans away, giving its start's pages back), [`demo`] (killing a server).
+//! (PDEATHSIG, signals), [`agent`] (clearing dead orphans away, letting go of its start's pages), [`demo`] (killing a server).
 pub mod agent;
 pub mod bus;
 pub mod clock;

@@ -119,7 +119,7 @@ pub async fn run(args: AgentArgs, shutdown: CancellationToken) -> anyhow::Result
         posted: from_server,
     };
     let publisher = publisher(&args, &config, surroundings)?.start(ending.clone())?;
-    tokio::spawn(pages::give_back_after_start());
+    tokio::spawn(pages::let_go_after_start());
     let drain = async {
         shutdown.cancelled().await;
         if let Some(proxy) = &proxy {

@@ -50,13 +50,13 @@ pub enum Membership {
     Ended(String),
 }
 
-/// As what a process joins.
-#[derive(Debug, Clone, Copy)]
-pub struct Name<'a> {
-    pub group: &'a str,
+/// As whom a process joins.
+#[derive(Debug, Clone)]
+pub struct MemberIdentity {
+    pub group: String,
     /// The same at each start of one process: the group gives the next one what the last one had, and puts the last one
     /// out. Without it each start is a stranger.
-    pub instance_id: Option<&'a str>,
+    pub instance_id: Option<String>,
 }
 
 /// What is stored of a partition, for those who watch the group's lag.
@@ -83,7 +83,7 @@ impl Member {
     /// When a setting is not valid or the subscription is refused.
     pub fn join(
         kafka: &KafkaArgs,
-        name: &Name<'_>,
+        identity: &MemberIdentity,
         decisions: mpsc::Sender<Membership>,
     ) -> Result<Self, KafkaError> {
         let is_leaving = Arc::new(AtomicBool::new(false));
@@ -96,7 +96,7 @@ impl Member {
         let mut config = ClientConfig::new();
         config
             .set("bootstrap.servers", &kafka.bootstrap)
-            .set("group.id", name.group)
+            .set("group.id", &identity.group)
             .set("group.protocol", "classic")
             .set("partition.assignment.strategy", "range")
             .set("session.timeout.ms", SESSION_TIMEOUT_MS)
@@ -105,7 +105,7 @@ impl Member {
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "error")
             .set_log_level(RDKafkaLogLevel::Warning);
-        if let Some(instance_id) = name.instance_id {
+        if let Some(instance_id) = &identity.instance_id {
             config.set("group.instance.id", instance_id);
         }
         for option in &kafka.options {
@@ -134,7 +134,8 @@ impl Member {
         }
     }
 
-    /// Leaves the group. Nothing may be written any more.
+    /// Ends the membership: the group is left, or under a name the place in it is kept for a session. Nothing may be written
+    /// any more.
     pub fn leave(mut self) {
         self.is_leaving.store(true, Ordering::Release);
         if let Some(thread) = self.thread.take() {

@@ -17,7 +17,7 @@ use super::engine::{Engine, Work};
 use super::protocol::Report;
 use super::status::Status;
 use crate::bus::avro::SchemaRegistry;
-use crate::bus::member::{Membership, REVOKE_DEADLINE};
+use crate::bus::member::{MemberIdentity, Membership, REVOKE_DEADLINE};
 use crate::config::StoreAddress;
 
 /// Decisions of the group that may wait: it sends one and waits for its answer.
@@ -59,13 +59,15 @@ impl Conductor {
     /// When a client of Kafka or ClickHouse cannot be made.
     pub async fn start(
         args: ProcessorArgs,
+        identity: &MemberIdentity,
         address: StoreAddress,
         registry: Arc<SchemaRegistry>,
         status: Arc<Status>,
     ) -> anyhow::Result<Self> {
         let (decide, decisions) = mpsc::channel(DECISION_QUEUE);
         let (report, reports) = mpsc::channel(REPORT_QUEUE);
-        let engine = Engine::start(&args, address, registry, status, decide, report).await?;
+        let engine =
+            Engine::start(&args, identity, address, registry, status, decide, report).await?;
         Ok(Self {
             engine,
             decisions,
@@ -106,7 +108,9 @@ impl Conductor {
                     None
                 }
                 Event::Decision(Membership::Ended(reason), _) => {
-                    bail!("Kafka has put this process out of its group: {reason}")
+                    bail!(
+                        "Kafka has put this process out of its group ({reason}); --instance-id is to be one process's alone"
+                    )
                 }
                 Event::Report(report) => self.engine.on_report(report)?,
                 Event::Tick => Some(Work::Flush(self.engine.kind_of_tick())),

@@ -19,7 +19,7 @@ use super::{ProcessorArgs, cores};
 use crate::bus::avro::SchemaRegistry;
 use crate::bus::broker::Broker;
 use crate::bus::dead_letters::{DeadLetter, DeadLetters};
-use crate::bus::member::{Commit, Member, Membership, Name, topic_of};
+use crate::bus::member::{Commit, Member, MemberIdentity, Membership, topic_of};
 use crate::config::{StoreAddress, TopicArgs};
 use crate::core::delta::FlushKind;
 use crate::core::marks::MAX_PRODUCERS;
@@ -88,6 +88,7 @@ impl Engine {
     /// When a client of Kafka or ClickHouse cannot be made.
     pub async fn start(
         args: &ProcessorArgs,
+        identity: &MemberIdentity,
         address: StoreAddress,
         registry: Arc<SchemaRegistry>,
         status: Arc<Status>,
@@ -97,10 +98,6 @@ impl Engine {
         let writer = Writer::new(address, status.clone())
             .await
             .context("ClickHouse's settings cannot be read")?;
-        let name = Name {
-            group: &args.group,
-            instance_id: args.instance_id.as_deref(),
-        };
         Ok(Self {
             coarse_flush_interval: args.coarse_flush_interval,
             topics: args.kafka.topics.clone(),
@@ -108,7 +105,7 @@ impl Engine {
             writer,
             broker: Arc::new(Broker::new(&args.kafka, &args.group)?),
             dead_letters: DeadLetters::new(&args.kafka)?,
-            member: Some(Member::join(&args.kafka, &name, decide)?),
+            member: Some(Member::join(&args.kafka, identity, decide)?),
             status,
             owned: BTreeMap::new(),
             generation: 0,
@@ -120,7 +117,7 @@ impl Engine {
         })
     }
 
-    /// Leaves the group. Nothing may be written any more.
+    /// Ends the membership. Nothing may be written any more.
     pub async fn leave(&mut self) {
         if let Some(member) = self.member.take() {
             // a panic in there would be librdkafka's; the process ends anyway

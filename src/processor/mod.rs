@@ -36,8 +36,9 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::bus::avro::SchemaRegistry;
+use crate::bus::member::MemberIdentity;
 use crate::bus::topics::{self, TopicError};
-use crate::config::{KafkaArgs, StoreArgs, parse_duration, parse_instance_id};
+use crate::config::{InstanceId, KafkaArgs, StoreArgs, parse_duration};
 use crate::core::ids::{DEFAULT_MAX_DEPLOYMENTS, DEFAULT_MAX_REPLICAS, IdLimits};
 use crate::probes;
 use crate::store::migrate::apply::{self, MigrateError};
@@ -61,11 +62,11 @@ pub struct ProcessorArgs {
     /// The consumer group; processes of one group share the partitions.
     #[arg(long, default_value = "modelmeter-processor")]
     pub group: String,
-    /// This process's own name in the group, the same at each start, such as the pod's in a StatefulSet: started again it
-    /// has its partitions back at once, and not only when the session of the one that died has ended. A stop then does
-    /// not leave the group, which waits for the next start as long as a session lasts.
-    #[arg(long, env = "MODELMETER_INSTANCE_ID", value_parser = parse_instance_id, value_name = "NAME")]
-    pub instance_id: Option<String>,
+    /// This process's own name in the group, the same at each start and no other's, such as the pod's in a StatefulSet:
+    /// started again it has its partitions back, and need not wait until the session of the one that died has ended. A stop
+    /// then does not leave the group, which waits for the next start as long as a session lasts.
+    #[arg(long, env = "MODELMETER_INSTANCE_ID", value_name = "NAME")]
+    pub instance_id: Option<InstanceId>,
     /// Threads that fold, one consumer each; as many as there are cores without it.
     #[arg(long)]
     pub workers: Option<usize>,
@@ -93,7 +94,7 @@ pub struct ProcessorArgs {
     /// Replicas of a deployment kept apart likewise.
     #[arg(long, default_value_t = DEFAULT_MAX_REPLICAS)]
     pub max_replicas: u32,
-    /// How long SIGTERM may take: flush what is folded, then leave the group.
+    /// How long SIGTERM may take: flush what is folded, then end the membership.
     #[arg(long, default_value = "20s", value_parser = parse_duration, value_name = "DURATION")]
     pub shutdown_deadline: Duration,
 }
@@ -102,6 +103,14 @@ impl ProcessorArgs {
     fn n_workers(&self) -> usize {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         self.workers.unwrap_or(cores).max(1)
+    }
+
+    fn identity(&self, topics: &[(String, usize)]) -> MemberIdentity {
+        let instance_id = self.instance_id.as_ref();
+        MemberIdentity {
+            group: self.group.clone(),
+            instance_id: instance_id.map(|id| id.reading(topics)),
+        }
     }
 
     fn id_limits(&self) -> IdLimits {
@@ -129,29 +138,31 @@ pub async fn run(args: ProcessorArgs, shutdown: CancellationToken) -> anyhow::Re
     println!("processor: listening on http://{}", listener.local_addr()?);
     let server = tokio::spawn(probes::serve(listener, status.clone()));
     let started = tokio::select! {
-        result = check_surroundings(&args) => result.map(|()| true),
-        () = shutdown.cancelled() => Ok(false),
+        result = check_surroundings(&args) => result.map(Some),
+        () = shutdown.cancelled() => Ok(None),
     };
     let result = match started {
-        Ok(true) => {
-            Conductor::start(args, address, Arc::new(registry), status)
+        Ok(Some(topics)) => {
+            let identity = args.identity(&topics);
+            Conductor::start(args, &identity, address, Arc::new(registry), status)
                 .await?
                 .run(shutdown)
                 .await
         }
-        Ok(false) => Ok(()),
+        Ok(None) => Ok(()),
         Err(error) => Err(error),
     };
     server.abort();
     result
 }
 
-/// The topics and the tables are there and fit to be used. What is only late is waited for.
-async fn check_surroundings(args: &ProcessorArgs) -> anyhow::Result<()> {
+/// The topics and the tables are there and fit to be used. What is only late is waited for. Gives what there is to read:
+/// topics and their partitions.
+async fn check_surroundings(args: &ProcessorArgs) -> anyhow::Result<Vec<(String, usize)>> {
     let deadline = tokio::time::Instant::now() + START_PATIENCE;
     loop {
         let error = match surroundings(args).await {
-            Ok(()) => return Ok(()),
+            Ok(topics) => return Ok(topics),
             Err(error) => error,
         };
         if is_for_good(&error) || tokio::time::Instant::now() >= deadline {
@@ -183,11 +194,14 @@ fn is_for_good(error: &anyhow::Error) -> bool {
     )
 }
 
-async fn surroundings(args: &ProcessorArgs) -> anyhow::Result<()> {
+async fn surroundings(args: &ProcessorArgs) -> anyhow::Result<Vec<(String, usize)>> {
     let names = &args.kafka.topics;
-    for topic in [&names.requests, &names.replicas, &names.dead_letters] {
-        topics::check(&args.kafka, topic).await?;
+    topics::check(&args.kafka, &names.dead_letters).await?;
+    let mut read = Vec::new();
+    for topic in [&names.requests, &names.replicas] {
+        let found = topics::check(&args.kafka, topic).await?;
+        read.push((found.topic, found.partitions));
     }
     apply::check(&args.store.address()?.client()).await?;
-    Ok(())
+    Ok(read)
 }

@@ -149,12 +149,13 @@ pub enum CommandError {
 }
 
 /// These are set for roles that run alone; under `up` its own flags say where everything is.
-const OWN_SETTINGS: [&str; 5] = [
+const OWN_SETTINGS: [&str; 6] = [
     "MODELMETER_KAFKA",
     "MODELMETER_CLICKHOUSE",
     "MODELMETER_DATABASE",
     "MODELMETER_CLICKHOUSE_USER",
     "MODELMETER_CLICKHOUSE_PASSWORD",
+    "MODELMETER_INSTANCE_ID",
 ];
 
 impl Host {

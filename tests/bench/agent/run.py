@@ -15,7 +15,7 @@ CONNECTIONS = 8
 LOAD = 0.5
 STREAMS, TOKENS, TOKEN_SECONDS = 20, 100, 0.01
 START_SECONDS = 20
-# Memory is what is held, not what a start takes: the agent gives that back 8 s after it.
+# Memory is what is held, not what a start takes: the agent lets go of that 8 s after it.
 SETTLE_SECONDS = 10
 
 

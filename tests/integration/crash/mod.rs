@@ -22,7 +22,7 @@ use report::Report;
 const ROUNDS: usize = 20;
 
 /// Rounds on the same tables: the recount after each costs more, the longer the log is.
-const ROUNDS_A_CHAPTER: usize = 25;
+const ROUNDS_A_CHAPTER: usize = 10;
 
 #[test]
 fn whatever_dies_nothing_is_lost_and_nothing_doubled() {
@@ -35,7 +35,6 @@ fn whatever_dies_nothing_is_lost_and_nothing_doubled() {
     let started = Instant::now();
     for (chapter, rounds) in rounds.chunks(ROUNDS_A_CHAPTER).enumerate() {
         let load_random = Random::new(random.next());
-        // by turns, and a short run with names: members without one come and go in other tests
         let is_named = chapter % 2 == 0;
         let mut bench = Bench::new(&mut parts, &mut random, &mut report, is_named, is_long);
         let stop = AtomicBool::new(false);

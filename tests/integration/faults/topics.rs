@@ -20,6 +20,22 @@ fn make_anew(space: &Space, topic: &str) {
     space.migrate();
 }
 
+/// And messages in them, which lie there before the group knows of them.
+fn add_partitions(space: &Space, load: &mut Load) {
+    let more = PARTITIONS + 3;
+    for topic in [&space.topics.requests, &space.topics.replicas] {
+        group::add_partitions(&space.kafka, topic, more as usize);
+    }
+    // a producer of its own knows all partitions at once
+    load.begin_anew(space);
+    load.publish(5);
+    let ends = load.ends();
+    assert!(
+        ends.keys().any(|(_, partition)| *partition >= PARTITIONS),
+        "some of it is in a new partition: {ends:?}"
+    );
+}
+
 #[test]
 fn new_partitions_begin_at_their_start_and_nothing_stops() {
     let space = Space::new();
@@ -28,18 +44,7 @@ fn new_partitions_begin_at_their_start_and_nothing_stops() {
     let address = processor.address();
     load.publish(5);
     load.wait_until_right(&space, &mut [&mut processor]);
-    let more = PARTITIONS + 3;
-    for topic in [&space.topics.requests, &space.topics.replicas] {
-        group::add_partitions(&space.kafka, topic, more as usize);
-    }
-    // a producer of its own knows all partitions at once; these messages lie there before the group knows
-    load.begin_anew(&space);
-    load.publish(5);
-    let ends = load.ends();
-    assert!(
-        ends.keys().any(|(_, partition)| *partition >= PARTITIONS),
-        "some of it is in a new partition: {ends:?}"
-    );
+    add_partitions(&space, &mut load);
     load.wait_until_right(&space, &mut [&mut processor]);
     wait_until_ready(&address);
     for name in [
@@ -52,6 +57,21 @@ fn new_partitions_begin_at_their_start_and_nothing_stops() {
         "SELECT max(ledger_from) AS n FROM requests_10s WHERE ledger != '' AND kafka_partition >= {PARTITIONS} AND ledger_span > 0"
     ));
     assert_eq!(ledgers[0]["n"].as_u64(), Some(0), "from the beginning");
+}
+
+/// A group gives a member that comes back under its name what it had before, and asks nobody what there is by now.
+#[test]
+fn partitions_that_came_while_a_named_processor_was_away_are_read() {
+    let space = Space::new();
+    let mut load = Load::new("partitions, named", &space);
+    let flags = ["--instance-id", "rollup-0", "-X", "session.timeout.ms=6000"];
+    let mut processor = space.processor(&flags);
+    load.publish(5);
+    load.wait_until_right(&space, &mut [&mut processor]);
+    assert!(processor.stop().success());
+    add_partitions(&space, &mut load);
+    let mut processor = space.processor(&flags);
+    load.wait_until_right(&space, &mut [&mut processor]);
 }
 
 #[test]
