@@ -92,6 +92,8 @@ impl Member {
             topics: topics.clone(),
             decisions,
             is_leaving: is_leaving.clone(),
+            is_named: identity.instance_id.is_some(),
+            is_assigned: AtomicBool::new(false),
         };
         let mut config = ClientConfig::new();
         config
@@ -169,6 +171,9 @@ fn poll(
             Some(Ok(_)) | None => {}
         }
         while let Ok(positions) = to_commit.try_recv() {
+            if !consumer.context().may_commit() {
+                continue;
+            }
             if let Err(error) = commit(consumer, topics, &positions) {
                 tracing::debug!(error = %error, "an advisory commit failed");
             }
@@ -210,6 +215,8 @@ struct Context {
     topics: TopicArgs,
     decisions: mpsc::Sender<Membership>,
     is_leaving: Arc<AtomicBool>,
+    is_named: bool,
+    is_assigned: AtomicBool,
 }
 
 impl ClientContext for Context {
@@ -237,12 +244,19 @@ impl ConsumerContext for Context {
 }
 
 impl Context {
+    /// A named member that joins anew has another id from Kafka than before. A commit under the one before, such as one of
+    /// a process that stood still, is taken for another process's of that name, and would end the membership.
+    fn may_commit(&self) -> bool {
+        !self.is_named || self.is_assigned.load(Ordering::Relaxed)
+    }
+
     fn assigned(&self, consumer: &BaseConsumer<Self>, list: &mut TopicPartitionList) {
         // an offset of its own keeps librdkafka from looking one up for a partition that is never fetched here
         let _ = list.set_all_offsets(Offset::Offset(0));
         if let Err(error) = consumer.assign(list).and_then(|()| consumer.pause(list)) {
             tracing::error!(error = %error, "an assignment was refused");
         }
+        self.is_assigned.store(true, Ordering::Relaxed);
         let sources = list
             .elements()
             .iter()
@@ -253,6 +267,7 @@ impl Context {
     }
 
     fn revoked(&self, consumer: &BaseConsumer<Self>) {
+        self.is_assigned.store(false, Ordering::Relaxed);
         if !self.is_leaving.load(Ordering::Acquire) {
             let (done, is_done) = std_mpsc::sync_channel(1);
             if self

@@ -231,6 +231,37 @@ fn a_killed_instance_has_its_partitions_at_its_next_start() {
     assert_counted(&space, n_requests);
 }
 
+/// Its session ends while it stands still, its partitions go to the other, and it joins anew under its name.
+#[test]
+fn an_instance_that_stood_still_goes_on() {
+    let space = Space::new();
+    let publisher = Publisher::new(&space.kafka, &space.topics);
+    let mut random = Random::new(random::seed("still instances"));
+    let deployments = ["a", "b", "c", "d", "e", "f", "g", "h"];
+    let short_session = ["-X", "session.timeout.ms=6000"];
+    let named = |name| space.processor(&[&["--instance-id", name], &short_session[..]].concat());
+    let (mut still, mut other) = (named("rollup-0"), named("rollup-1"));
+    for processor in [&mut still, &mut other] {
+        wait_until_ready(&processor.address());
+    }
+    let mut n_requests = publish(&publisher, &mut random, &deployments, &["1", "2"], 5);
+    still.freeze();
+    n_requests += publish(&publisher, &mut random, &deployments, &["1", "2"], 5);
+    space.wait_until_counted(&publisher.ends(), &mut [&mut other]);
+    n_requests += publish(&publisher, &mut random, &deployments, &["1", "2"], 5);
+    still.go_on();
+    // messages come while it finds out, so that it has something to commit
+    for _ in 0..8 {
+        n_requests += publish(&publisher, &mut random, &deployments, &["1", "2"], 1);
+        space.wait_until_counted(&publisher.ends(), &mut [&mut still, &mut other]);
+    }
+    for processor in [&mut still, &mut other] {
+        let status = processor.stop();
+        assert!(status.success(), "{status}\n{}", processor.tail());
+    }
+    assert_counted(&space, n_requests);
+}
+
 #[test]
 fn the_first_of_two_with_one_name_ends_and_says_why() {
     let space = Space::new();
