@@ -132,9 +132,11 @@ impl Engine {
     pub async fn perform(&mut self, work: Work) -> anyhow::Result<()> {
         match work {
             Work::Assign(sources) => {
-                self.stopped.clear();
-                self.on_trial.clear();
-                self.status.tell_none_stopped();
+                // what Kafka refused may be refused again: a rebalance proves nothing
+                self.on_trial.retain(|source, _| sources.contains(source));
+                let on_trial = &self.on_trial;
+                self.status
+                    .tell_going_on_if(|source| !on_trial.contains_key(source));
                 self.assign(sources).await?;
                 self.look_for_topics().await;
                 self.status.tell_joined();
@@ -347,7 +349,6 @@ impl Engine {
     pub fn drop_all(&mut self) -> anyhow::Result<()> {
         self.owned.clear();
         self.stopped.clear();
-        self.on_trial.clear();
         self.writer.forget_all();
         self.status.tell_blocked(None);
         for worker in &self.workers {

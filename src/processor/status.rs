@@ -224,17 +224,16 @@ impl Status {
 
     /// A partition that had stopped goes on.
     pub fn tell_going_on(&self, source: Source) {
+        self.tell_going_on_if(|other| *other == source);
+    }
+
+    /// An assignment begins anew: those that had stopped go on but for some.
+    pub fn tell_going_on_if(&self, goes_on: impl Fn(&Source) -> bool) {
         let mut readiness = self.readiness();
-        readiness.stopped.remove(&source);
+        readiness.stopped.retain(|source, _| !goes_on(source));
         self.metrics
             .partitions_stopped
             .set(i64::try_from(readiness.stopped.len()).unwrap_or(i64::MAX));
-    }
-
-    /// An assignment begins anew: what stopped before may go on now.
-    pub fn tell_none_stopped(&self) {
-        self.readiness().stopped.clear();
-        self.metrics.partitions_stopped.set(0);
     }
 
     fn readiness(&self) -> std::sync::MutexGuard<'_, Readiness> {
@@ -300,7 +299,9 @@ mod tests {
             ["ClickHouse is down", "q/3 has stopped: gone"]
         );
         status.tell_blocked(None);
-        status.tell_none_stopped();
+        status.tell_going_on_if(|other| *other != source);
+        assert_eq!(status.why_not_ready().len(), 1);
+        status.tell_going_on_if(|_| true);
         assert!(status.why_not_ready().is_empty());
     }
 
