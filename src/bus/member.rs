@@ -171,9 +171,6 @@ fn poll(
             Some(Ok(_)) | None => {}
         }
         while let Ok(positions) = to_commit.try_recv() {
-            if !consumer.context().may_commit() {
-                continue;
-            }
             if let Err(error) = commit(consumer, topics, &positions) {
                 tracing::debug!(error = %error, "an advisory commit failed");
             }
@@ -192,6 +189,9 @@ fn commit(
     topics: &TopicArgs,
     positions: &[Commit],
 ) -> Result<(), KafkaError> {
+    if !consumer.context().may_commit() {
+        return Ok(());
+    }
     let mut list = TopicPartitionList::with_capacity(positions.len());
     for position in positions {
         let source = position.source;

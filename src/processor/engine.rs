@@ -132,6 +132,7 @@ impl Engine {
     pub async fn perform(&mut self, work: Work) -> anyhow::Result<()> {
         match work {
             Work::Assign(sources) => {
+                self.stopped.clear();
                 // what Kafka refused may be refused again: a rebalance proves nothing
                 self.on_trial.retain(|source, _| sources.contains(source));
                 let on_trial = &self.on_trial;
